@@ -1,0 +1,233 @@
+-- Peer addresses as nginx takes them: "10.0.0.5:8080", "[fd00::7]:8080".
+-- Pure: no ngx API.
+
+local byte = string.byte
+local concat = table.concat
+local format = string.format
+local match = string.match
+local tonumber = tonumber
+local floor = math.floor
+
+local _M = {}
+
+
+local function parse_ipv4(text)
+    local a, b, c, d = match(text, "^(%d+)%.(%d+)%.(%d+)%.(%d+)$")
+    if not a then
+        return nil
+    end
+
+    local bytes = { a, b, c, d }
+    for i = 1, 4 do
+        local part = bytes[i]
+        bytes[i] = tonumber(part)
+        -- a leading zero means octal to some parsers and decimal to others
+        if bytes[i] > 255 or (#part > 1 and byte(part) == 48) then
+            return nil
+        end
+    end
+
+    return bytes
+end
+
+
+local function parse_groups(text, groups)
+    if text == "" then
+        return true
+    end
+
+    for part in (text .. ":"):gmatch("([^:]*):") do
+        if not match(part, "^%x%x?%x?%x?$") then
+            return nil
+        end
+        groups[#groups + 1] = tonumber(part, 16)
+    end
+
+    return true
+end
+
+
+local function parse_ipv6(text)
+    local head, tail = match(text, "^(.-)::(.*)$")
+    local front, back = {}, {}
+    if not parse_groups(head or text, front)
+       or not parse_groups(tail or "", back)
+    then
+        return nil
+    end
+
+    local missing = 8 - #front - #back
+    if (head and missing < 1) or (not head and missing ~= 0) then
+        return nil
+    end
+
+    local bytes = {}
+    local function put(group)
+        bytes[#bytes + 1] = floor(group / 256)
+        bytes[#bytes + 1] = group % 256
+    end
+    for i = 1, #front do
+        put(front[i])
+    end
+    for _ = 1, missing do
+        put(0)
+    end
+    for i = 1, #back do
+        put(back[i])
+    end
+
+    return bytes
+end
+
+
+-- RFC 5952: lower case, no leading zeros, the first longest run of two or more
+-- zero groups becomes "::".
+local function format_ipv6(bytes)
+    local groups = {}
+    for i = 1, 8 do
+        groups[i] = bytes[2 * i - 1] * 256 + bytes[2 * i]
+    end
+
+    local best, length = nil, 1
+    local i = 1
+    while i <= 8 do
+        local run = 0
+        while i + run <= 8 and groups[i + run] == 0 do
+            run = run + 1
+        end
+        if run > length then
+            best, length = i, run
+        end
+        i = i + run + 1
+    end
+
+    local function join(from, to)
+        local out = {}
+        for k = from, to do
+            out[#out + 1] = format("%x", groups[k])
+        end
+        return concat(out, ":")
+    end
+
+    if not best then
+        return join(1, 8)
+    end
+    return join(1, best - 1) .. "::" .. join(best + length, 8)
+end
+
+
+local function is_mapped(bytes)
+    for i = 1, 10 do
+        if bytes[i] ~= 0 then
+            return false
+        end
+    end
+    return bytes[11] == 255 and bytes[12] == 255
+end
+
+
+--- An IP address in any textual form nginx reports or a person writes.
+-- @return the bytes (4 or 16 numbers), or nil
+function _M.parse_ip(text)
+    return parse_ipv4(text) or parse_ipv6(text)
+end
+
+
+--- A peer's key.
+-- @return { host =, port =, bytes = }: host as set_current_peer takes it
+--   (IPv6 in brackets), port a number
+-- @return nil and what was expected instead
+function _M.parse(text)
+    local host, port = match(text, "^(.+):(%d+)$")
+    if not host then
+        return nil, "expected an IP address and a port, as 10.0.0.5:8080"
+                    .. " or [fd00::7]:8080"
+    end
+
+    local number = tonumber(port)
+    if number < 1 or number > 65535 or byte(port) == 48 then
+        return nil, "expected a port from 1 to 65535"
+    end
+
+    local bytes = parse_ipv4(host)
+    if bytes then
+        return { host = host, port = number, bytes = bytes }
+    end
+
+    local inner = match(host, "^%[(.*)%]$")
+    bytes = inner and parse_ipv6(inner)
+    if not bytes then
+        return nil, "expected an IPv4 address or an IPv6 address in brackets,"
+                    .. " never a host name"
+    end
+    if is_mapped(bytes) then
+        return nil, "expected the IPv4 address itself instead of its IPv6 form"
+    end
+
+    local canonical = "[" .. format_ipv6(bytes) .. "]"
+    if canonical ~= host then
+        return nil, "expected the canonical form " .. canonical .. ":" .. port
+    end
+
+    return { host = host, port = number, bytes = bytes }
+end
+
+
+--- A block of addresses, "10.0.0.0/8" or "fd00::/8" or a single address.
+-- @return { bytes =, bits = }, or nil and what was expected
+function _M.parse_cidr(text)
+    local ip, bits = match(text, "^(.-)/(%d+)$")
+    local bytes = _M.parse_ip(ip or text)
+    if not bytes then
+        return nil, "expected a CIDR block such as 10.0.0.0/8"
+    end
+
+    bits = tonumber(bits) or #bytes * 8
+    if bits > #bytes * 8 then
+        return nil, "expected at most " .. #bytes * 8 .. " bits"
+    end
+
+    return { bytes = bytes, bits = bits }
+end
+
+
+--- Whether the address (bytes of parse) lies in the block of parse_cidr.
+function _M.is_within(bytes, block)
+    if #bytes ~= #block.bytes then
+        return false
+    end
+
+    local bits = block.bits
+    for i = 1, #bytes do
+        if bits <= 0 then
+            return true
+        end
+        local unit = bits >= 8 and 1 or 2 ^ (8 - bits)
+        if floor(bytes[i] / unit) ~= floor(block.bytes[i] / unit) then
+            return false
+        end
+        bits = bits - 8
+    end
+
+    return true
+end
+
+
+--- Whether the address only reaches this machine: 127.0.0.0/8, ::1, or the
+-- unspecified address, which Linux takes as this machine.
+function _M.is_local(bytes)
+    if #bytes == 4 then
+        return bytes[1] == 127
+            or bytes[1] + bytes[2] + bytes[3] + bytes[4] == 0
+    end
+
+    for i = 1, 15 do
+        if bytes[i] ~= 0 then
+            return false
+        end
+    end
+    return bytes[16] <= 1
+end
+
+
+return _M

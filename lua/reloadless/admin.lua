@@ -1,0 +1,407 @@
+-- The admin API over HTTP: who may ask, what was asked, and the answer. Errors
+-- are problem details (RFC 9457).
+
+local address = require("reloadless.address")
+local document = require("reloadless.document")
+local status_page = require("reloadless.status")
+local upstreams = require("reloadless.table")
+
+local concat = table.concat
+local find = string.find
+local gmatch = string.gmatch
+local ipairs = ipairs
+local lower = string.lower
+local match = string.match
+local ngx = ngx
+local null = ngx.null
+local pairs = pairs
+
+local _M = {}
+
+local titles = {
+    [400] = "Bad Request",
+    [401] = "Unauthorized",
+    [403] = "Forbidden",
+    [404] = "Not Found",
+    [405] = "Method Not Allowed",
+    [411] = "Length Required",
+    [412] = "Precondition Failed",
+    [413] = "Content Too Large",
+    [415] = "Unsupported Media Type",
+    [422] = "Unprocessable Content",
+    [500] = "Internal Server Error",
+    [503] = "Service Unavailable",
+    [507] = "Insufficient Storage",
+}
+
+local patch_types = { "application/merge-patch+json", "application/json" }
+local put_types = { "application/json" }
+
+-- of the server: token, whether it must be there, CIDR blocks, largest body
+local settings
+
+
+local function answer(status, content_type, body)
+    ngx.status = status
+    ngx.header["Content-Type"] = content_type
+    ngx.header["Content-Length"] = #body
+    ngx.header["Cache-Control"] = "no-store"
+    if ngx.req.get_method() ~= "HEAD" then
+        ngx.print(body)
+    end
+end
+
+
+local function problem(err)
+    answer(err.status, "application/problem+json", document.encode({
+        type = "about:blank",
+        title = titles[err.status],
+        status = err.status,
+        detail = err.detail,
+        pointer = err.pointer,
+    }) .. "\n")
+end
+
+
+-- "unix:/path" and the addresses of the machine itself need no token.
+local function is_private_listener()
+    local server = ngx.var.server_addr
+    if find(server, "unix:", 1, true) == 1 then
+        return true
+    end
+    local bytes = address.parse_ip(server)
+    return bytes ~= nil and address.is_local(bytes)
+end
+
+
+-- A page that resolves its own name to 127.0.0.1 sends that name as the host.
+local function is_own_host(host)
+    return host == nil or host == "localhost"
+        or address.parse_ip(match(host, "^%[(.*)%]$") or host) ~= nil
+end
+
+
+local function is_cross_site()
+    local headers = ngx.req.get_headers()
+    local site = headers["sec-fetch-site"]
+    if site and site ~= "same-origin" and site ~= "none" then
+        return true
+    end
+
+    local origin = headers["origin"]
+    return origin ~= nil
+        and match(origin, "^https?://(.+)$") ~= headers["host"]
+end
+
+
+-- Equal digests under a key that nobody knows: how long the comparison takes
+-- tells nothing about the token.
+local function is_same(a, b)
+    local key = settings.compare_key
+    return ngx.hmac_sha1(key, a) == ngx.hmac_sha1(key, b)
+end
+
+
+local function refusal()
+    if is_cross_site() then
+        return { status = 403, detail = "cross-site requests are refused" }
+    end
+
+    if settings.token_error then
+        return { status = 403, detail = settings.token_error }
+    end
+
+    if not settings.token then
+        if not is_private_listener() then
+            return { status = 403, detail = "this address is not loopback:"
+                     .. " set token_file to open the admin API on it" }
+        end
+        if not is_own_host(ngx.var.host) then
+            return { status = 403, detail = "without a token the host must be"
+                     .. " localhost or an IP address" }
+        end
+        return nil
+    end
+
+    local given = match(ngx.var.http_authorization or "",
+                        "^[Bb][Ee][Aa][Rr][Ee][Rr] +(%S+)%s*$")
+    if not given or not is_same(given, settings.token) then
+        ngx.header["WWW-Authenticate"] = 'Bearer realm="reloadless"'
+        return { status = 401, detail = given and "the bearer token is wrong"
+                                        or "a bearer token is required" }
+    end
+end
+
+
+-- What a peer may not be: the admin API itself, or outside the allowed blocks.
+local function refuse_peer()
+    local server = address.parse_ip(ngx.var.server_addr)
+    local port = tonumber(ngx.var.server_port)
+
+    return function(peer)
+        if server and peer.port == port
+           and (address.is_local(peer.bytes)
+                or concat(peer.bytes, ".") == concat(server, "."))
+        then
+            return "a peer other than the admin API itself"
+        end
+        return settings.refuse(peer)
+    end
+end
+
+
+local function has_etag(header, etag)
+    if match(header, "^%s*%*%s*$") then
+        return true
+    end
+    for tag in gmatch(header, '"[^"]*"') do
+        if tag == etag then
+            return true
+        end
+    end
+    return false
+end
+
+
+local function is_one_of(types, value)
+    for _, known in ipairs(types) do
+        if known == value then
+            return true
+        end
+    end
+    return false
+end
+
+
+local function read_body(types)
+    local content_type = lower(match(ngx.var.content_type or "",
+                                     "^%s*([^;%s]*)"))
+    if not is_one_of(types, content_type) then
+        return nil, { status = 415, detail = "Content-Type is '" .. content_type
+                      .. "': expected " .. concat(types, " or ") }
+    end
+
+    local length = tonumber(ngx.var.http_content_length)
+    if not length then
+        return nil, { status = 411, detail = "Content-Length is missing" }
+    end
+    if length > settings.max_body then
+        return nil, { status = 413, detail = "the body has " .. length
+                      .. " bytes: expected at most " .. settings.max_body }
+    end
+
+    ngx.req.read_body()
+    local body = ngx.req.get_body_data()
+    if not body then
+        local path = ngx.req.get_body_file()
+        local file = path and io.open(path, "rb")
+        body = file and file:read("*a") or ""
+        if file then
+            file:close()
+        end
+    end
+
+    return document.decode(body)
+end
+
+
+local function write(request, jobs, whole)
+    local if_match = request.if_match
+    local result, err = upstreams.write(jobs, {
+        source = "admin",
+        whole = whole,
+        if_match = if_match and function(etag)
+            -- RFC 9110 13.1.1 compares strongly: a weak tag never matches
+            return not find(if_match, "W/", 1, true)
+                   and has_etag(if_match, etag)
+        end,
+    })
+    if not result then
+        ngx.header["ETag"] = upstreams.etag(upstreams.version())
+        return problem(err)
+    end
+
+    ngx.header["ETag"] = upstreams.etag(result.version)
+    local changed = {}
+    for i, name in ipairs(result.changed) do
+        changed[i] = '"' .. name .. '"'
+    end
+    answer(200, "application/json", '{"version":' .. result.version
+           .. ',"changed":[' .. concat(changed, ",") .. "]}\n")
+end
+
+
+local function not_found()
+    problem({ status = 404, detail = "there is no such upstream" })
+end
+
+
+local function show(request, read)
+    local etag = upstreams.etag(upstreams.version())
+    if request.if_none_match and has_etag(request.if_none_match, etag) then
+        ngx.header["ETag"] = etag
+        ngx.status = 304
+        return
+    end
+
+    local body = read(request.name)
+    if not body then
+        return not_found()
+    end
+    ngx.header["ETag"] = etag
+    answer(200, "application/json", body .. "\n")
+end
+
+
+local function write_all(request, types, replace)
+    local body, err = read_body(types)
+    local jobs
+    if body ~= nil then
+        jobs, err = document.check_all(body, replace, refuse_peer())
+    end
+    if not jobs then
+        return problem(err)
+    end
+    write(request, jobs, replace)
+end
+
+
+local function write_one(request, types, replace)
+    local body, err = read_body(types)
+    if body == nil then
+        return problem(err)
+    end
+    if body == null then
+        return problem({ status = 422, pointer = "",
+                         detail = "expected an object; DELETE removes" })
+    end
+    local job
+    job, err = document.check({ name = request.name, value = body,
+                                replace = replace, pointer = "" },
+                              refuse_peer())
+    if not job then
+        return problem(err)
+    end
+    write(request, { job })
+end
+
+
+local function is_unknown(request)
+    return not upstreams.upstream_version(request.name)
+end
+
+
+local all = {
+    GET = function(request)
+        show(request, upstreams.document)
+    end,
+    PATCH = function(request)
+        write_all(request, patch_types, false)
+    end,
+    PUT = function(request)
+        write_all(request, put_types, true)
+    end,
+}
+
+local one = {
+    GET = function(request)
+        show(request, upstreams.json)
+    end,
+    PATCH = function(request)
+        if is_unknown(request) then
+            return not_found()
+        end
+        write_one(request, patch_types, false)
+    end,
+    PUT = function(request)
+        write_one(request, put_types, true)
+    end,
+    DELETE = function(request)
+        if is_unknown(request) then
+            return not_found()
+        end
+        write(request, { { name = request.name, value = null, pointer = "" } })
+    end,
+}
+
+local status = {
+    GET = function()
+        answer(200, "application/json", status_page.json() .. "\n")
+    end,
+}
+
+
+local function route(path)
+    if path == "/v1/upstreams" then
+        return all
+    elseif path == "/v1/status" then
+        return status
+    end
+
+    local name = match(path, "^/v1/upstreams/([^/]+)$")
+    if name then
+        return one, name
+    end
+end
+
+
+local function method_refused(methods)
+    local names = {}
+    for name in pairs(methods) do
+        names[#names + 1] = name
+        if name == "GET" then
+            names[#names + 1] = "HEAD"
+        end
+    end
+    table.sort(names)
+    ngx.header["Allow"] = concat(names, ", ")
+    problem({ status = 405, detail = "expected " .. concat(names, ", ") })
+end
+
+
+--- Answers a request to the admin API: the content handler of its server.
+function _M.handle()
+    local err = refusal()
+    if err then
+        return problem(err)
+    end
+
+    local methods, name = route(ngx.var.uri)
+    if not methods then
+        return problem({ status = 404, detail = "no such resource: see"
+                         .. " /v1/upstreams and /v1/status" })
+    end
+
+    local method = ngx.req.get_method()
+    local handler = methods[method == "HEAD" and "GET" or method]
+    if not handler then
+        return method_refused(methods)
+    end
+
+    local request = {
+        name = name,
+        if_match = ngx.var.http_if_match,
+        if_none_match = ngx.var.http_if_none_match,
+    }
+    -- nginx's own filter looks at these after us: a write that has moved the
+    -- ETag would leave as 412 although it was made
+    for _, header in ipairs({ "If-Match", "If-None-Match", "If-Modified-Since",
+                              "If-Unmodified-Since" })
+    do
+        ngx.req.clear_header(header)
+    end
+    handler(request)
+end
+
+
+--- @param options { token, token_error, refuse = function(parsed address) that
+--   returns what is expected instead of it or nil, max_body = bytes }
+function _M.init(options)
+    settings = options
+    local file = assert(io.open("/dev/urandom", "rb"))
+    settings.compare_key = file:read(20)
+    file:close()
+end
+
+
+return _M

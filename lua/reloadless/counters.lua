@@ -1,0 +1,112 @@
+-- What happened to each peer, over all workers. Workers count for themselves
+-- and add up once a second in the dict reloadless_counters, so that a request
+-- pays for no shared write.
+
+local concat = table.concat
+local find = string.find
+local gmatch = string.gmatch
+local ipairs = ipairs
+
+local _M = {}
+
+local flush_seconds = 1
+
+local dict
+-- peers with something to report
+local touched = {}
+
+
+local function touch(peer)
+    if not peer.touched then
+        peer.touched = true
+        touched[#touched + 1] = peer
+    end
+end
+
+
+--- A request was sent to the peer.
+function _M.begin(peer)
+    peer.requests = peer.requests + 1
+    peer.active = peer.active + 1
+    touch(peer)
+end
+
+
+--- The request left the peer.
+-- @param failed whether the peer is to blame
+function _M.finish(peer, failed)
+    peer.active = peer.active - 1
+    if failed then
+        peer.failures = peer.failures + 1
+    end
+    touch(peer)
+end
+
+
+local function flush()
+    local busy, lines = {}, {}
+    for _, peer in ipairs(touched) do
+        local id = peer.upstream .. ":" .. peer.key
+        if peer.requests > 0 then
+            dict:incr("r:" .. id, peer.requests, 0)
+            peer.requests = 0
+        end
+        if peer.failures > 0 then
+            dict:incr("f:" .. id, peer.failures, 0)
+            peer.failures = 0
+        end
+        peer.touched = peer.active > 0
+        if peer.touched then
+            busy[#busy + 1] = peer
+            lines[#lines + 1] = id .. " " .. peer.active
+        end
+    end
+    touched = busy
+
+    -- what a killed worker reported goes with its time to live
+    local key = "a:" .. ngx.worker.pid()
+    if #lines > 0 then
+        dict:set(key, concat(lines, "\n"), 3 * flush_seconds)
+    else
+        dict:delete(key)
+    end
+end
+
+
+--- Reads the counters of all peers.
+-- @return a function of an upstream's name and a peer's address that gives
+--   requests, failures, active
+function _M.reader()
+    local active = {}
+    for _, key in ipairs(dict:get_keys(0)) do
+        local lines = find(key, "a:", 1, true) == 1 and dict:get(key) or ""
+        for id, count in gmatch(lines, "(%S+) (%d+)") do
+            active[id] = (active[id] or 0) + count
+        end
+    end
+
+    return function(upstream, peer)
+        local id = upstream .. ":" .. peer
+        return dict:get("r:" .. id) or 0, dict:get("f:" .. id) or 0,
+               active[id] or 0
+    end
+end
+
+
+--- Finds the dict.
+function _M.init()
+    dict = ngx.shared.reloadless_counters
+    if not dict then
+        error("reloadless: nginx.conf lacks lua_shared_dict"
+              .. " reloadless_counters")
+    end
+end
+
+
+--- Starts the reports of this worker.
+function _M.init_worker()
+    assert(ngx.timer.every(flush_seconds, flush))
+end
+
+
+return _M

@@ -1,0 +1,432 @@
+-- The upstream table as a document: which fields there are, what they may
+-- hold, how one upstream is patched (RFC 7396) and written down in one
+-- canonical form. Pure but for ngx.null.
+
+local address = require("reloadless.address")
+local cjson = require("cjson.safe")
+
+local concat = table.concat
+local find = string.find
+local format = string.format
+local gsub = string.gsub
+local ipairs = ipairs
+local null = ngx.null
+local pairs = pairs
+local sort = table.sort
+local sub = string.sub
+local tonumber = tonumber
+local type = type
+
+local _M = {}
+
+-- JSON has no NaN, Infinity or hexadecimal; cjson takes them unless told.
+local json = cjson.new()
+json.decode_invalid_numbers(false)
+
+
+local function integer(low, high)
+    return function(value)
+        if type(value) ~= "number" or value % 1 ~= 0
+           or value < low or value > high
+        then
+            return format("an integer from %d to %d", low, high)
+        end
+    end
+end
+
+
+-- nginx counts time in milliseconds.
+local function seconds(high)
+    return function(value)
+        if type(value) ~= "number" or value < 0 or value > high
+           or tonumber(format("%.3f", value)) ~= value
+        then
+            return format("seconds from 0 to %d with at most 3 decimals", high)
+        end
+    end
+end
+
+
+local function boolean(value)
+    if type(value) ~= "boolean" then
+        return "true or false"
+    end
+end
+
+
+local function text(high)
+    return function(value)
+        if type(value) ~= "string" or #value < 1 or #value > high
+           or find(value, "%c")
+        then
+            return format("a string of 1 to %d bytes without control"
+                          .. " characters", high)
+        end
+    end
+end
+
+
+local function one_of(...)
+    local names = { ... }
+    return function(value)
+        for _, name in ipairs(names) do
+            if value == name then
+                return nil
+            end
+        end
+        return "one of " .. concat(names, ", ")
+    end
+end
+
+
+local function cookie_name(value)
+    if type(value) ~= "string" or #value > 64
+       or not find(value, "^[%w_-]+$")
+    then
+        return "a cookie name: 1 to 64 of A-Z a-z 0-9 _ -"
+    end
+end
+
+
+local function variables(value)
+    if type(value) ~= "string" or #value > 1024
+       or not find(value, "%$[%w_{]")
+    then
+        return "a string with nginx variables, such as $remote_addr"
+    end
+end
+
+
+-- In the order in which they are written down.
+local peer_fields = {
+    { "weight", integer(0, 65535) },
+    { "backup", boolean },
+    { "drain", boolean },
+    { "id", text(255) },
+    { "zone", text(255) },
+    { "max_conns", integer(0, 65535) },
+    { "slow_start", seconds(86400) },
+}
+
+local upstream_fields = {
+    { "owner", text(128) },
+    { "balance", one_of("round_robin", "least_conn", "ewma", "random",
+                        "hash") },
+    { "hash_key", variables },
+    { "sticky", cookie_name },
+    { "max_fails", integer(0, 65535) },
+    { "fail_timeout", seconds(86400) },
+    { "max_tries", integer(1, 100) },
+    { "connect_timeout", seconds(86400) },
+    { "send_timeout", seconds(86400) },
+    { "read_timeout", seconds(86400) },
+    { "zone", text(255) },
+}
+
+local function index(fields)
+    local by_name = {}
+    for _, field in ipairs(fields) do
+        by_name[field[1]] = field[2]
+    end
+    return by_name
+end
+
+local peer_checks = index(peer_fields)
+local upstream_checks = index(upstream_fields)
+
+
+--- RFC 6901: one step of a JSON pointer.
+function _M.pointer_step(name)
+    return "/" .. gsub(gsub(name, "~", "~0"), "/", "~1")
+end
+
+
+--- @return a value as JSON, with "/" as people write it
+function _M.encode(value)
+    return (gsub(json.encode(value), "\\/", "/"))
+end
+
+
+local function show(value)
+    local shown = type(value) == "table" and "an object" or _M.encode(value)
+    if #shown > 80 then
+        shown = sub(shown, 1, 77) .. "..."
+    end
+    return shown
+end
+
+
+local function invalid(pointer, what, value, expected)
+    return {
+        status = 422,
+        pointer = pointer,
+        detail = what .. " is " .. show(value) .. ": expected " .. expected,
+    }
+end
+
+
+local function check_object(value, checks, partial, pointer, what)
+    if type(value) ~= "table" then
+        return invalid(pointer, what, value,
+                       partial and "an object or null" or "an object")
+    end
+
+    for name, item in pairs(value) do
+        local at = pointer .. _M.pointer_step(name)
+        local check = checks[name]
+        if not check then
+            return { status = 422, pointer = at,
+                     detail = "unknown field " .. show(name) }
+        end
+        if not (partial and item == null) then
+            local expected = check(item, at)
+            if type(expected) == "string" then
+                return invalid(at, name, item, expected)
+            elseif expected then
+                return expected
+            end
+        end
+    end
+end
+
+
+local function check_peers(peers, partial, pointer, refuse)
+    if type(peers) ~= "table" then
+        return invalid(pointer, "peers", peers,
+                       "an object of peers by address")
+    end
+
+    for key, peer in pairs(peers) do
+        local at = pointer .. _M.pointer_step(key)
+        local parsed, expected = address.parse(key)
+        if not parsed then
+            return invalid(at, "the address", key, expected)
+        end
+        -- what is already in may always be taken out
+        if not (partial and peer == null) then
+            local refused = refuse(parsed)
+            if refused then
+                return invalid(at, "the address", key, refused)
+            end
+            local err = check_object(peer, peer_checks, partial, at, "a peer")
+            if err then
+                return err
+            end
+        end
+    end
+end
+
+
+local function check_name(name, pointer)
+    if #name < 1 or #name > 128 or find(name, "[^%w._-]") then
+        return invalid(pointer, "the name", name,
+                       "1 to 128 of A-Z a-z 0-9 . _ -")
+    end
+end
+
+
+local function check_upstream(value, partial, pointer, refuse)
+    local checks = setmetatable({
+        peers = function(peers, at)
+            return check_peers(peers, partial, at, refuse)
+        end,
+    }, { __index = upstream_checks })
+
+    return check_object(value, checks, partial, pointer, "an upstream")
+end
+
+
+--- Checks the change of one upstream, field by field.
+-- @param job { name, value, replace, pointer }: value is an upstream when
+--   replace is true, else a merge patch of one, or null to remove it; pointer
+--   is the JSON pointer of value in the request
+-- @param refuse function(parsed address) that returns what is expected instead,
+--   or nil
+-- @return the job
+-- @return nil and an error { status, pointer, detail }
+function _M.check(job, refuse)
+    local partial = not job.replace
+    local err = check_name(job.name, job.pointer)
+    if not err and not (partial and job.value == null) then
+        err = check_upstream(job.value, partial, job.pointer, refuse)
+    end
+    if err then
+        return nil, err
+    end
+    return job
+end
+
+
+--- Checks a whole document, or a merge patch of one.
+-- @param body what JSON gave
+-- @param replace true for a whole document
+-- @param refuse as for check
+-- @return an array of jobs as check takes them
+-- @return nil and an error { status, pointer, detail }
+function _M.check_all(body, replace, refuse)
+    local err = check_object(body, { upstreams = function(value, at)
+        if type(value) ~= "table" then
+            return invalid(at, "upstreams", value,
+                           "an object of upstreams by name")
+        end
+    end }, false, "", "the document")
+    if err then
+        return nil, err
+    end
+    if replace and not body.upstreams then
+        return nil, { status = 422, pointer = "/upstreams",
+                      detail = "upstreams is missing" }
+    end
+
+    local jobs = {}
+    for name, value in pairs(body.upstreams or {}) do
+        jobs[#jobs + 1], err = _M.check({
+            name = name, value = value, replace = replace,
+            pointer = "/upstreams" .. _M.pointer_step(name),
+        }, refuse)
+        if err then
+            return nil, err
+        end
+    end
+    return jobs
+end
+
+
+--- What one field alone cannot show.
+-- @param settings an upstream's fields without its peers
+-- @return nil, or an error
+function _M.check_settings(settings, pointer)
+    if settings.balance == "hash" and not settings.hash_key then
+        return { status = 422, pointer = pointer .. "/hash_key",
+                 detail = "hash_key is missing: balance hash needs the"
+                          .. " variables to hash, such as $remote_addr" }
+    end
+end
+
+
+--- RFC 7396 for an object of plain fields.
+-- @return a new table; target stays as it is
+function _M.merge(target, patch)
+    local merged = {}
+    for name, value in pairs(target) do
+        merged[name] = value
+    end
+    for name, value in pairs(patch) do
+        if name ~= "peers" then
+            if value == null then
+                value = nil
+            end
+            merged[name] = value
+        end
+    end
+    return merged
+end
+
+
+local function encode_value(value)
+    if type(value) ~= "number" then
+        return _M.encode(value)
+    end
+    if value % 1 == 0 then
+        return format("%d", value)
+    end
+    local short = format("%.14g", value)
+    return tonumber(short) == value and short or format("%.17g", value)
+end
+
+
+local function encode_fields(object, fields)
+    local out = {}
+    for _, field in ipairs(fields) do
+        local value = object[field[1]]
+        if value ~= nil then
+            out[#out + 1] = '"' .. field[1] .. '":' .. encode_value(value)
+        end
+    end
+    return "{" .. concat(out, ",") .. "}"
+end
+
+
+--- @return an upstream's settings as JSON in canonical form
+function _M.encode_settings(settings)
+    return encode_fields(settings, upstream_fields)
+end
+
+
+--- @return peers as the inside of a JSON object, without its braces, sorted by
+-- address, so that equal peers have equal text
+function _M.encode_peers(peers)
+    local keys = {}
+    for key in pairs(peers) do
+        keys[#keys + 1] = key
+    end
+    sort(keys)
+
+    for i, key in ipairs(keys) do
+        keys[i] = '"' .. key .. '":' .. encode_fields(peers[key], peer_fields)
+    end
+    return concat(keys, ",")
+end
+
+
+--- The reverse of encode_peers.
+function _M.decode_peers(body)
+    return json.decode("{" .. body .. "}")
+end
+
+
+-- Outside of strings; possessive, so that long strings cost no stack.
+local array = [[("(?:[^"\\]|\\.)*+")(*SKIP)(*FAIL)|\[]]
+local token = [["((?:[^"\\]|\\.)*+)"(\s*:)?|[{}]|(\[)]]
+
+
+-- Where in a JSON text the first array stands.
+local function array_pointer(body)
+    local path, depth, key = {}, 0, nil
+    for m in ngx.re.gmatch(body, token, "jos") do
+        local mark = m[0]
+        if mark == "{" then
+            depth = depth + 1
+            path[depth] = key or false
+            key = nil
+        elseif mark == "}" then
+            path[depth] = nil
+            depth = depth - 1
+        elseif m[3] then
+            break
+        elseif m[2] then
+            key = json.decode('"' .. m[1] .. '"')
+        end
+    end
+
+    local steps = {}
+    for i = 2, depth do
+        steps[#steps + 1] = _M.pointer_step(path[i])
+    end
+    if key then
+        steps[#steps + 1] = _M.pointer_step(key)
+    end
+    return concat(steps)
+end
+
+
+--- Reads a JSON text.
+-- @return the value
+-- @return nil and an error: 400 when it is not JSON, 422 when it holds an
+--   array: the document has none, and cjson cannot tell [] from {}
+function _M.decode(body)
+    local value, err = json.decode(body)
+    if value == nil then
+        return nil, { status = 400, detail = "the body is not JSON: " .. err }
+    end
+
+    if find(body, "[", 1, true) and ngx.re.find(body, array, "jos") then
+        return nil, { status = 422, pointer = array_pointer(body),
+                      detail = "an array: the document holds objects only" }
+    end
+
+    return value
+end
+
+
+return _M

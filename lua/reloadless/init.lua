@@ -1,0 +1,137 @@
+-- Reloadless in nginx: the functions for the phases of nginx.conf.
+--
+--   init_by_lua         init{…}
+--   init_worker_by_lua  init_worker()
+--   access_by_lua       access(name?)
+--   balancer_by_lua     balance(name?)
+--   log_by_lua          log()
+--   content_by_lua      admin(), in a server of its own
+
+local address = require("reloadless.address")
+local admin = require("reloadless.admin")
+local balancer = require("reloadless.balancer")
+local counters = require("reloadless.counters")
+local snapshot = require("reloadless.snapshot")
+local upstreams = require("reloadless.table")
+
+local _M = {
+    access = balancer.access,
+    admin = admin.handle,
+    balance = balancer.balance,
+    log = balancer.log,
+}
+
+local option_types = {
+    snapshot = "string",
+    token_file = "string",
+    allow = "table",
+    max_body = "number",
+}
+
+
+local function check_options(options)
+    for name, value in pairs(options) do
+        local wanted = option_types[name]
+        if not wanted then
+            error("reloadless: init has no option " .. tostring(name), 3)
+        end
+        if type(value) ~= wanted then
+            error("reloadless: init option " .. name .. " is a " .. type(value)
+                  .. ": expected a " .. wanted, 3)
+        end
+    end
+end
+
+
+local function read_token(path)
+    local file, err = io.open(path, "rb")
+    if not file then
+        return nil, "token_file: " .. err
+    end
+    local token = (file:read("*a") or ""):match("^%s*(%S+)%s*$")
+    file:close()
+    if not token then
+        return nil, "token_file: " .. path .. " does not hold one token"
+    end
+    return token
+end
+
+
+-- @return a function of a parsed address: what is expected instead of it, or
+-- nil when it lies within one of the blocks
+local function refuse_outside(allow)
+    local blocks = {}
+    for i, text in ipairs(allow) do
+        local block, expected = address.parse_cidr(text)
+        if not block then
+            error("reloadless: init option allow: " .. tostring(text) .. ": "
+                  .. expected, 3)
+        end
+        blocks[i] = block
+    end
+
+    return function(peer)
+        for _, block in ipairs(blocks) do
+            if address.is_within(peer.bytes, block) then
+                return nil
+            end
+        end
+        return "an address within " .. table.concat(allow, ", ")
+    end
+end
+
+
+local function refuse_none()
+    return nil
+end
+
+
+--- Starts Reloadless; once, in init_by_lua.
+-- @param options all optional: snapshot, the path of the file that fills an
+--   empty table; token_file, the path of the admin API's bearer token; allow,
+--   CIDR blocks within which peers must lie; max_body, the bytes that a request
+--   to the admin API may have (default 64 MiB)
+-- @raise when an option is wrong or a shared dict is missing. Files that are
+--   missing or damaged raise nothing: nginx starts, and the log says so.
+function _M.init(options)
+    options = options or {}
+    check_options(options)
+
+    local token, token_error
+    if options.token_file then
+        token, token_error = read_token(options.token_file)
+        if token_error then
+            ngx.log(ngx.ERR, "reloadless: the admin API refuses everything: ",
+                    token_error)
+        end
+    end
+    local refuse = options.allow and refuse_outside(options.allow)
+                   or refuse_none
+    admin.init({
+        token = token,
+        token_error = token_error,
+        refuse = refuse,
+        max_body = options.max_body or 64 * 1024 * 1024,
+    })
+
+    counters.init()
+    local is_new = upstreams.init()
+    if is_new and options.snapshot then
+        snapshot.load(options.snapshot, refuse)
+    end
+end
+
+
+--- Prepares this worker: in init_worker_by_lua.
+function _M.init_worker()
+    -- workers forked from one master would draw the same numbers
+    local file = assert(io.open("/dev/urandom", "rb"))
+    local a, b, c = file:read(3):byte(1, 3)
+    file:close()
+    math.randomseed((a * 65536 + b * 256 + c) * 1000 + ngx.worker.pid())
+
+    counters.init_worker()
+end
+
+
+return _M

@@ -1,0 +1,49 @@
+import { once } from 'node:events';
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+
+/** A small HTTP server that answers every request with its own name. */
+export class Backend {
+  readonly name: string;
+  readonly #server: Server;
+  /** Requests answered so far, health checks not counted. */
+  requests = 0;
+  healthy = true;
+
+  private constructor(name: string) {
+    this.name = name;
+    this.#server = createServer((request, response) => {
+      if (request.url === '/health') {
+        response.writeHead(this.healthy ? 200 : 500).end();
+        return;
+      }
+      this.requests += 1;
+      response.setHeader('content-type', 'text/plain');
+      response.end(`${this.name}\n`);
+    });
+    this.#server.keepAliveTimeout = 60_000;
+  }
+
+  /** @param port 0 for any free one */
+  static async start(name: string, port = 0): Promise<Backend> {
+    const backend = new Backend(name);
+    backend.#server.listen(port, '127.0.0.1');
+    await once(backend.#server, 'listening');
+    return backend;
+  }
+
+  get port(): number {
+    return (this.#server.address() as AddressInfo).port;
+  }
+
+  /** As nginx writes it: `127.0.0.1:port`. */
+  get address(): string {
+    return `127.0.0.1:${this.port}`;
+  }
+
+  async stop(): Promise<void> {
+    this.#server.close();
+    this.#server.closeAllConnections();
+    await once(this.#server, 'close');
+  }
+}

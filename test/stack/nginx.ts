@@ -1,0 +1,158 @@
+import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import got from 'got';
+import { checkout, findNginx } from './install.mjs';
+import { freePort } from './ports.ts';
+import { isRunning, start, stop, tail, until } from './process.ts';
+
+export interface NginxOptions {
+  /** What goes into the `http` block after the Reloadless lines: upstreams and servers. */
+  http: (ports: { port: number; adminPort: number }) => string;
+  workers?: number;
+  /** Sizes as nginx writes them. */
+  dict?: string;
+  /** Lua text of more options of init, such as `token_file = "…",`. */
+  init?: string;
+  /** Lines for the main context. */
+  main?: string;
+  /** Where the admin endpoint listens; default a loopback port. */
+  adminListen?: string;
+}
+
+/** An nginx (or OpenResty) of our own in a folder of its own, with the repository's Lua. */
+export class Nginx {
+  readonly #folder: string;
+  readonly #bin: string;
+  #child: ReturnType<typeof start> | undefined;
+  readonly port: number;
+  readonly adminPort: number;
+  readonly snapshot: string;
+
+  private constructor(folder: string, bin: string, port: number, adminPort: number) {
+    this.#folder = folder;
+    this.#bin = bin;
+    this.port = port;
+    this.adminPort = adminPort;
+    this.snapshot = join(folder, 'upstreams.snapshot');
+  }
+
+  /** Writes the configuration, starts nginx and waits until the admin endpoint answers. */
+  static async start(folder: string, options: NginxOptions): Promise<Nginx> {
+    const found = findNginx();
+    if (found === undefined) throw new Error('no nginx: run node test/stack/install.mjs serve');
+    const nginx = new Nginx(folder, found.bin, await freePort(), await freePort());
+    // Workers run as nobody: they must reach the Lua files and the logs.
+    chmodSync(folder, 0o755);
+    mkdirSync(join(folder, 'logs'), { recursive: true });
+    writeFileSync(join(folder, 'nginx.conf'), nginx.#configuration(found.modules, options));
+    await nginx.up();
+    return nginx;
+  }
+
+  #configuration(modules: string[], options: NginxOptions): string {
+    const user = process.getuid?.() === 0 ? 'user nobody nogroup;' : '';
+    return `${user}
+daemon off;
+worker_processes ${options.workers ?? 2};
+pid nginx.pid;
+error_log logs/error.log info;
+${modules.map((path) => `load_module ${path};`).join('\n')}
+${options.main ?? ''}
+worker_rlimit_nofile 20000;
+events { worker_connections 8192; }
+http {
+    access_log off;
+    client_body_temp_path tmp_body;
+    proxy_temp_path tmp_proxy;
+    fastcgi_temp_path tmp_fastcgi;
+    uwsgi_temp_path tmp_uwsgi;
+    scgi_temp_path tmp_scgi;
+${this.#include(options)}
+${options.http({ port: this.port, adminPort: this.adminPort })}
+}
+`;
+  }
+
+  /** The include that ships, with this machine's paths and ports in it. */
+  #include(options: NginxOptions): string {
+    const changes: [string, string][] = [
+      ['/usr/share/reloadless/', checkout],
+      ['/var/lib/reloadless/upstreams.snapshot', this.snapshot],
+      ['127.0.0.1:9410', options.adminListen ?? `127.0.0.1:${this.adminPort}`],
+      ['reloadless 16m', `reloadless ${options.dict ?? '16m'}`],
+      ['init{', `init{ ${options.init ?? ''}`],
+    ];
+    let text = readFileSync(join(checkout, 'nginx/reloadless.conf'), 'utf8');
+    for (const [from, to] of changes) {
+      if (!text.includes(from)) throw new Error(`nginx/reloadless.conf lacks ${from}`);
+      text = text.replaceAll(from, to);
+    }
+    return text;
+  }
+
+  /** `http://127.0.0.1:port` of the admin endpoint. */
+  get admin(): string {
+    return `http://127.0.0.1:${this.adminPort}`;
+  }
+
+  /** Of the user's server. */
+  get url(): string {
+    return `http://127.0.0.1:${this.port}`;
+  }
+
+  get pid(): number | undefined {
+    return this.#child?.pid;
+  }
+
+  get errorLog(): string {
+    return readFileSync(join(this.#folder, 'logs/error.log'), 'utf8');
+  }
+
+  /** The pids of the workers that serve now, in order. */
+  workers(): number[] {
+    const path = `/proc/${this.pid}/task/${this.pid}/children`;
+    return readFileSync(path, 'utf8').trim().split(' ').map(Number).sort();
+  }
+
+  /** Starts nginx (again) and waits until it listens. */
+  async up(): Promise<void> {
+    const log = join(this.#folder, 'logs/error.log');
+    const child = start(
+      this.#bin,
+      ['-p', this.#folder, '-c', join(this.#folder, 'nginx.conf')],
+      log,
+    );
+    this.#child = child;
+    await until('nginx answers', async () => {
+      if (!isRunning(child)) throw new Error(`nginx ended:\n${tail(log)}`);
+      await got(`${this.url}/`, { retry: { limit: 0 }, throwHttpErrors: false });
+      return true;
+    });
+  }
+
+  async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
+    if (this.#child !== undefined) await stop(this.#child, signal);
+  }
+
+  /** Kills master and workers at once, as a machine that dies does. */
+  async kill(): Promise<void> {
+    const workers = this.workers();
+    await this.stop('SIGKILL');
+    for (const pid of workers) process.kill(pid, 'SIGKILL');
+    await until('the workers are gone', () => workers.every((pid) => !exists(pid)));
+  }
+
+  /** SIGHUP: new workers on the same shared dict. */
+  hup(): void {
+    process.kill(this.pid ?? 0, 'SIGHUP');
+  }
+}
+
+function exists(pid: number): boolean {
+  try {
+    // A zombie waiting for init still has an entry; its state is Z.
+    return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+  } catch {
+    return false;
+  }
+}
