@@ -129,7 +129,9 @@ end
 --- An IP address in any textual form nginx reports or a person writes.
 -- @return the bytes (4 or 16 numbers), or nil
 function _M.parse_ip(text)
-    return parse_ipv4(text) or parse_ipv6(text)
+    -- so nginx writes IPv4 that came in at an IPv6 socket
+    local ipv4 = match(text, "^::ffff:([%d.]+)$") or text
+    return parse_ipv4(ipv4) or parse_ipv6(text)
 end
 
 

@@ -15,6 +15,7 @@ local match = string.match
 local ngx = ngx
 local null = ngx.null
 local pairs = pairs
+local type = type
 
 local _M = {}
 
@@ -63,17 +64,6 @@ local function problem(err)
 end
 
 
--- "unix:/path" and the addresses of the machine itself need no token.
-local function is_private_listener()
-    local server = ngx.var.server_addr
-    if find(server, "unix:", 1, true) == 1 then
-        return true
-    end
-    local bytes = address.parse_ip(server)
-    return bytes ~= nil and address.is_local(bytes)
-end
-
-
 -- A page that resolves its own name to 127.0.0.1 sends that name as the host.
 local function is_own_host(host)
     return host == nil or host == "localhost"
@@ -89,8 +79,11 @@ local function is_cross_site()
     end
 
     local origin = headers["origin"]
-    return origin ~= nil
-        and match(origin, "^https?://(.+)$") ~= headers["host"]
+    if type(origin) ~= "string" then
+        -- more than one: no browser of ours
+        return origin ~= nil
+    end
+    return match(origin, "^https?://(.+)$") ~= headers["host"]
 end
 
 
@@ -99,6 +92,25 @@ end
 local function is_same(a, b)
     local key = settings.compare_key
     return ngx.hmac_sha1(key, a) == ngx.hmac_sha1(key, b)
+end
+
+
+-- Without a token only this machine may ask: by a unix socket, or on loopback.
+local function tokenless_refusal()
+    local server = ngx.var.server_addr
+    if find(server, "unix:", 1, true) == 1 then
+        return nil
+    end
+
+    local bytes = address.parse_ip(server)
+    if not bytes or not address.is_local(bytes) then
+        return { status = 403, detail = "this address is not loopback:"
+                 .. " set token_file to open the admin API on it" }
+    end
+    if not is_own_host(ngx.var.host) then
+        return { status = 403, detail = "without a token the host must be"
+                 .. " localhost or an IP address" }
+    end
 end
 
 
@@ -112,15 +124,7 @@ local function refusal()
     end
 
     if not settings.token then
-        if not is_private_listener() then
-            return { status = 403, detail = "this address is not loopback:"
-                     .. " set token_file to open the admin API on it" }
-        end
-        if not is_own_host(ngx.var.host) then
-            return { status = 403, detail = "without a token the host must be"
-                     .. " localhost or an IP address" }
-        end
-        return nil
+        return tokenless_refusal()
     end
 
     local given = match(ngx.var.http_authorization or "",
@@ -236,7 +240,7 @@ local function not_found()
 end
 
 
-local function show(request, read)
+local function show(request)
     local etag = upstreams.etag(upstreams.version())
     if request.if_none_match and has_etag(request.if_none_match, etag) then
         ngx.header["ETag"] = etag
@@ -244,12 +248,15 @@ local function show(request, read)
         return
     end
 
-    local body = read(request.name)
-    if not body then
+    local shown, err = upstreams.show(request.name)
+    if not shown then
+        return problem(err)
+    end
+    if not shown.json then
         return not_found()
     end
-    ngx.header["ETag"] = etag
-    answer(200, "application/json", body .. "\n")
+    ngx.header["ETag"] = upstreams.etag(shown.version)
+    answer(200, "application/json", shown.json .. "\n")
 end
 
 
@@ -292,9 +299,7 @@ end
 
 
 local all = {
-    GET = function(request)
-        show(request, upstreams.document)
-    end,
+    GET = show,
     PATCH = function(request)
         write_all(request, patch_types, false)
     end,
@@ -305,7 +310,10 @@ local all = {
 
 local one = {
     GET = function(request)
-        show(request, upstreams.json)
+        if is_unknown(request) then
+            return not_found()
+        end
+        show(request)
     end,
     PATCH = function(request)
         if is_unknown(request) then

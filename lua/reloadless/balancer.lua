@@ -12,6 +12,7 @@ local find = string.find
 local get_last_failure = balancer.get_last_failure
 local get_request = base.get_request
 local ngx = ngx
+local pairs = pairs
 local set_current_peer = balancer.set_current_peer
 local set_more_tries = balancer.set_more_tries
 local table_version = upstreams.version
@@ -56,9 +57,10 @@ end
 
 local function leave_peer(state, failed)
     -- a subrequest has no log phase that would end the count
-    if state.counted then
+    if state.peer and state.counted then
         counters.finish(state.peer, failed)
     end
+    state.peer = nil
 end
 
 
@@ -79,6 +81,7 @@ local function first_try(id, name)
     end
     state.upstream = found
     state.counted = not ngx.is_subrequest
+    state.left = found.size
     states[id] = state
     if found.size > 1 then
         -- the placeholder counts for no try, so this is the number of all
@@ -88,19 +91,44 @@ local function first_try(id, name)
 end
 
 
-local function next_try(state)
-    leave_peer(state, true)
-    state.tried = state.tried or {}
-    state.tried[state.peer] = true
+-- Whether the try that failed had a connection, maybe one from the pool that
+-- the peer had closed.
+local function had_connection(code)
+    -- the try that begins stands last, and is nothing yet
+    return code == 502 and not find(ngx.var.upstream_connect_time, "%- : $")
+end
 
-    local peer = state.upstream:pick(state.tried)
-    if not peer then
-        -- There were as many tries as peers. nginx grants another only for a
-        -- pooled connection that the peer had closed: that peer is fine.
-        state.tried = {}
-        peer = state.upstream:pick()
+
+local function next_try(state, code)
+    local tried = state.tried or {}
+    state.tried = tried
+    tried[state.peer] = had_connection(code) and "connected" or "dead"
+    state.left = state.left - 1
+    leave_peer(state, true)
+
+    -- the table may have moved since
+    local found = find_upstream(state.upstream.name)
+    local peer = found and found:pick(tried)
+    if found and not peer and state.left <= 0 then
+        -- All tries that we asked for are over. nginx grants another only for
+        -- a pooled connection that the peer had closed: that peer is fine.
+        for other, how in pairs(tried) do
+            if how == "connected" then
+                tried[other] = nil
+            end
+        end
+        peer = found:pick(tried)
     end
     return peer
+end
+
+
+-- Whether the last try failed as nginx means it: no answer from the peer.
+-- @param pattern of $upstream_status
+local function has_failed(pattern)
+    local status = ngx.var.upstream_status
+    return status ~= nil and find(status, pattern) ~= nil
+        and find(ngx.var.upstream_header_time, "%-[ :-]*$") ~= nil
 end
 
 
@@ -109,13 +137,16 @@ end
 function _M.balance(name)
     local id = request_id()
     local state = states[id]
-    local peer
-    if state and get_last_failure() then
-        peer = next_try(state)
+    local failure, code, peer
+    if state then
+        failure, code = get_last_failure()
+    end
+    if failure then
+        peer = next_try(state, code)
     else
         if state then
             -- an internal redirect, or a request that had no log phase
-            leave_peer(state)
+            leave_peer(state, has_failed("50[24] : [ :-]*$"))
             forget(id, state)
         end
         state, peer = first_try(id, name or ngx.var.reloadless_upstream)
@@ -145,25 +176,15 @@ function _M.access(name)
 end
 
 
--- Whether the last try failed as nginx means it: no answer from the peer.
-local function has_failed()
-    if ngx.status < 500 then
-        return false
-    end
-    local status = ngx.var.upstream_status
-    return status ~= nil and find(status, "50[24]$") ~= nil
-end
-
-
 --- Ends what balance began: for log_by_lua. Requests that reached no peer cost
 -- one table look-up.
 function _M.log()
     local id = request_id()
     local state = states[id]
     if state then
-        if state.peer then
-            leave_peer(state, has_failed())
-        end
+        -- error_page may have made any status of it
+        local maybe = ngx.status >= 500 or ngx.req.is_internal()
+        leave_peer(state, maybe and has_failed("50[24]$"))
         forget(id, state)
     end
 end

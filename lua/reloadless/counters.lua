@@ -12,6 +12,8 @@ local _M = {}
 local flush_seconds = 1
 
 local dict
+-- a worker that ends its last requests has no timers any more
+local is_ending = false
 -- peers with something to report
 local touched = {}
 
@@ -24,26 +26,8 @@ local function touch(peer)
 end
 
 
---- A request was sent to the peer.
-function _M.begin(peer)
-    peer.requests = peer.requests + 1
-    peer.active = peer.active + 1
-    touch(peer)
-end
-
-
---- The request left the peer.
--- @param failed whether the peer is to blame
-function _M.finish(peer, failed)
-    peer.active = peer.active - 1
-    if failed then
-        peer.failures = peer.failures + 1
-    end
-    touch(peer)
-end
-
-
-local function flush()
+local function flush(premature)
+    is_ending = is_ending or premature
     local busy, lines = {}, {}
     for _, peer in ipairs(touched) do
         local id = peer.upstream .. ":" .. peer.key
@@ -66,9 +50,32 @@ local function flush()
     -- what a killed worker reported goes with its time to live
     local key = "a:" .. ngx.worker.pid()
     if #lines > 0 then
-        dict:set(key, concat(lines, "\n"), 3 * flush_seconds)
+        dict:set(key, concat(lines, "\n"),
+                 is_ending and 3600 or 3 * flush_seconds)
     else
         dict:delete(key)
+    end
+end
+
+
+--- A request was sent to the peer.
+function _M.begin(peer)
+    peer.requests = peer.requests + 1
+    peer.active = peer.active + 1
+    touch(peer)
+end
+
+
+--- The request left the peer.
+-- @param failed whether the peer is to blame
+function _M.finish(peer, failed)
+    peer.active = peer.active - 1
+    if failed then
+        peer.failures = peer.failures + 1
+    end
+    touch(peer)
+    if is_ending then
+        flush()
     end
 end
 

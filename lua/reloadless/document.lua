@@ -15,6 +15,7 @@ local pairs = pairs
 local sort = table.sort
 local sub = string.sub
 local tonumber = tonumber
+local tostring = tostring
 local type = type
 
 local _M = {}
@@ -90,7 +91,7 @@ end
 
 local function variables(value)
     if type(value) ~= "string" or #value > 1024
-       or not find(value, "%$[%w_{]")
+       or not find(value, "%$[%w_{]") or find(value, "%c")
     then
         return "a string with nginx variables, such as $remote_addr"
     end
@@ -148,9 +149,18 @@ end
 
 
 local function show(value)
-    local shown = type(value) == "table" and "an object" or _M.encode(value)
+    if type(value) == "table" then
+        return "an object"
+    elseif type(value) == "number" then
+        -- 1e999 is JSON, and infinite
+        return tostring(value)
+    end
+
+    local shown = _M.encode(value)
     if #shown > 80 then
-        shown = sub(shown, 1, 77) .. "..."
+        -- not in the middle of a character
+        shown = gsub(sub(shown, 1, 77), "[\194-\244]?[\128-\191]*$", "")
+                .. "..."
     end
     return shown
 end
@@ -416,6 +426,13 @@ end
 --   array: the document has none, and cjson cannot tell [] from {}
 function _M.decode(body)
     local value, err = json.decode(body)
+    -- cjson takes any bytes for text; "u" makes PCRE look at all of them first
+    if value ~= nil and find(body, "[\128-\255]") then
+        local _, _, wrong = ngx.re.find(body, "", "ju")
+        if wrong then
+            value, err = nil, "it is not UTF-8"
+        end
+    end
     if value == nil then
         return nil, { status = 400, detail = "the body is not JSON: " .. err }
     end

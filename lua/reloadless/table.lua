@@ -8,6 +8,7 @@
 --   h:<name>:<version>    head: settings, number of peers, and either the
 --                         peers or the versions of the chunks that hold them
 --   c:<name>:<version>:<i>  chunk i of the peers
+--   h:…+<n>, c:…+<n>      piece n, from 2 on, of a long head or chunk
 --   lock                  pid of the worker that writes
 --
 -- A write stages new heads and chunks beside the old ones, which can fail and
@@ -22,10 +23,12 @@ local C = ffi.C
 local concat = table.concat
 local crc32 = ngx.crc32_short
 local find = string.find
+local floor = math.floor
 local format = string.format
 local gmatch = string.gmatch
 local ipairs = ipairs
 local match = string.match
+local min = math.min
 local next = next
 local null = ngx.null
 local pairs = pairs
@@ -45,6 +48,11 @@ local ESRCH = 3
 -- Peers of one head up to this number stay in it; beyond, chunks hold half of
 -- it on average, and are laid anew when they hold a quarter or twice as much.
 local inline_peers = 64
+
+-- nginx puts a long value in pages side by side, and the free ones of a full
+-- dict may all be apart. So longer texts lie in pieces, each of which fits in a
+-- page of 4096 bytes together with its key and what nginx adds.
+local piece_bytes = 3800
 
 -- Whole pages that only writes which shrink the table may use, so that a full
 -- dict can still lose a peer.
@@ -89,6 +97,25 @@ local function chunk_key(name, version, i)
 end
 
 
+local function piece_key(key, i)
+    return i == 1 and key or format("%s+%d", key, i)
+end
+
+
+-- @return the text and its number of pieces, or nil
+local function get_text(key)
+    local pieces, i = {}, 0
+    repeat
+        i = i + 1
+        pieces[i] = dict:get(piece_key(key, i))
+        if not pieces[i] then
+            return nil
+        end
+    until #pieces[i] < piece_bytes
+    return concat(pieces), i
+end
+
+
 -- head = settings text, peers, and versions of the chunks or the one body
 local function encode_head(head)
     if head.versions then
@@ -124,7 +151,7 @@ local function read_head(name)
             return nil
         end
 
-        local text = dict:get(head_key(name, version))
+        local text = get_text(head_key(name, version))
         if text then
             local head = decode_head(text)
             head.version = version
@@ -157,7 +184,7 @@ function _M.read(name, have)
                       and have.versions or {}
         for i, version in ipairs(head.versions) do
             if version ~= known[i] then
-                bodies[i] = dict:get(chunk_key(name, version, i))
+                bodies[i] = get_text(chunk_key(name, version, i))
                 whole = whole and bodies[i] ~= nil
             end
         end
@@ -201,8 +228,8 @@ function _M.names()
 end
 
 
---- @return one upstream as JSON, or nil
-function _M.json(name)
+-- @return one upstream as JSON, or nil
+local function upstream_json(name)
     local read = _M.read(name)
     if not read then
         return nil
@@ -219,14 +246,11 @@ function _M.json(name)
 end
 
 
---- @return the whole document as JSON
-function _M.document()
+-- @return the whole document as JSON
+local function document_json()
     local parts = {}
     for _, name in ipairs(_M.names()) do
-        local json = _M.json(name)
-        if json then
-            parts[#parts + 1] = '"' .. name .. '":' .. json
-        end
+        parts[#parts + 1] = '"' .. name .. '":' .. upstream_json(name)
     end
     return '{"upstreams":{' .. concat(parts, ",") .. "}}"
 end
@@ -250,8 +274,8 @@ local function is_alive(pid)
 end
 
 
--- A worker that died while it published may have left some upstreams new under
--- the old version, and one that died before has left keys that nothing names.
+-- A write that ended halfway may have left some upstreams new under the old
+-- version, or staged keys that nothing names.
 local function mend()
     local named = {}
     for _, name in ipairs(_M.names()) do
@@ -264,7 +288,9 @@ local function mend()
         end
     end
     for _, key in ipairs(dict:get_keys(0)) do
-        if find(key, "^[hc]:") and not named[key] then
+        if find(key, "^[hc]:") and not named[match(key, "^[^+]+")]
+           or find(key, "u:", 1, true) == 1 and dict:get(key) == 0
+        then
             dict:delete(key)
         end
     end
@@ -272,6 +298,7 @@ local function mend()
 end
 
 
+-- @return whether it was had, and whether the worker that held it has died
 local function lock()
     local pid = ngx.worker.pid()
     local deadline = ngx.now() + lock_seconds
@@ -287,8 +314,7 @@ local function lock()
            and dict:safe_add("steal:" .. holder, pid, lock_seconds)
         then
             dict:set("lock", pid)
-            mend()
-            return true
+            return true, true
         end
 
         if ngx.get_phase() == "init" then
@@ -297,24 +323,66 @@ local function lock()
         ngx.sleep(0.001)
     until ngx.now() > deadline
 
-    return nil
+    return false
 end
 
 
--- One upstream of a write, staged: the keys to add, those that then are old,
--- and how many bytes it grows. head is the current one or nil.
+-- Calls f while no other worker writes.
+-- @return what f returns
+-- @return nil, { status, detail }: 500 or 503
+local function exclusively(f, ...)
+    local locked, orphaned = lock()
+    if not locked then
+        return nil, { status = 503, detail = "another write is going on" }
+    end
+
+    local ok, result, err = true, nil, nil
+    if orphaned then
+        ok, result = pcall(mend)
+    end
+    if ok then
+        ok, result, err = pcall(f, ...)
+    end
+    if not ok then
+        ngx.log(ngx.ERR, "reloadless: ", result)
+        pcall(mend)
+        result, err = nil, { status = 500, detail = "see nginx's error log" }
+    end
+    dict:delete("lock")
+    return result, err
+end
+
+
+-- One upstream of a write: the texts to add, by key, the keys that are old once
+-- it is published, and by how many bytes it grows.
+local function new_stage(name)
+    return { name = name, add = {}, drop = {}, growth = 0 }
+end
+
+
+local function add_text(staged, key, text)
+    for i = 1, floor(#text / piece_bytes) + 1 do
+        staged.add[piece_key(key, i)] =
+            sub(text, (i - 1) * piece_bytes + 1, i * piece_bytes)
+    end
+    staged.growth = staged.growth + #text
+end
+
+
+local function drop_text(staged, key)
+    local text, pieces = get_text(key)
+    for i = 1, pieces do
+        staged.drop[#staged.drop + 1] = piece_key(key, i)
+    end
+    staged.growth = staged.growth - #text
+end
+
+
+-- @param head the current one, or nil
 local function stage(name, head, settings, chunks, bodies, peers, version)
-    local staged = { name = name, add = {}, drop = {}, growth = 0 }
+    local staged = new_stage(name)
     local old = head and head.versions or {}
     local new = { settings = settings, peers = peers }
-
-    local function add(key, text)
-        staged.add[key] = text
-        staged.growth = staged.growth + #text
-    end
-    local function drop(key)
-        staged.drop[#staged.drop + 1] = key
-    end
 
     if chunks == 1 then
         new.body = bodies[1]
@@ -323,22 +391,19 @@ local function stage(name, head, settings, chunks, bodies, peers, version)
         for i = 1, chunks do
             new.versions[i] = bodies[i] and version or old[i]
             if bodies[i] then
-                add(chunk_key(name, version, i), bodies[i])
+                add_text(staged, chunk_key(name, version, i), bodies[i])
             end
         end
     end
-    add(head_key(name, version), encode_head(new))
+    add_text(staged, head_key(name, version), encode_head(new))
 
     if head then
         for i, was in ipairs(old) do
             if not (new.versions and new.versions[i] == was) then
-                local key = chunk_key(name, was, i)
-                drop(key)
-                staged.growth = staged.growth - #(dict:get(key) or "")
+                drop_text(staged, chunk_key(name, was, i))
             end
         end
-        drop(head_key(name, head.version))
-        staged.growth = staged.growth - #encode_head(head)
+        drop_text(staged, head_key(name, head.version))
     end
 
     return staged
@@ -361,7 +426,7 @@ local function read_body(name, head, i)
     if not head.versions then
         return head.body
     end
-    return dict:get(chunk_key(name, head.versions[i], i))
+    return get_text(chunk_key(name, head.versions[i], i))
 end
 
 
@@ -466,12 +531,12 @@ local function prepare(job, version)
         if not head then
             return nil
         end
-        local staged = { name = name, add = {}, drop = {}, growth = -1,
-                         gone = true }
+        local staged = new_stage(name)
+        staged.gone = true
         for i, was in ipairs(head.versions or {}) do
-            staged.drop[i] = chunk_key(name, was, i)
+            drop_text(staged, chunk_key(name, was, i))
         end
-        staged.drop[#staged.drop + 1] = head_key(name, head.version)
+        drop_text(staged, head_key(name, head.version))
         return staged
     end
 
@@ -510,11 +575,13 @@ local function store(changes)
         growth = growth + staged.growth
     end
 
+    local least = growth > 0 and min(reserve, dict:capacity() / 8) or 0
     local done, fits = {}, true
     local function put(key, value)
         fits = fits and dict:safe_add(key, value)
         if fits then
             done[#done + 1] = key
+            fits = dict:free_space() >= least
         end
     end
     for _, staged in ipairs(changes) do
@@ -526,10 +593,7 @@ local function store(changes)
             put("u:" .. staged.name, 0)
         end
     end
-    if fits and (growth <= 0
-                 or dict:free_space() >= math.min(reserve,
-                                                  dict:capacity() / 8))
-    then
+    if fits then
         return true
     end
 
@@ -612,20 +676,25 @@ end
 --   source = "snapshot" or "admin" }
 -- @return { version =, changed = { names } }; version has not moved when
 --   changed is empty
--- @return nil, { status, detail, pointer }: 412, 422, 503 or 507; nothing has
---   changed
+-- @return nil, { status, detail, pointer }: 412, 422, 500, 503 or 507; nothing
+--   has changed
 function _M.write(jobs, options)
-    if not lock() then
-        return nil, { status = 503, detail = "another write is going on" }
-    end
+    return exclusively(write, jobs, options)
+end
 
-    local ok, result, err = pcall(write, jobs, options)
-    dict:delete("lock")
-    if not ok then
-        ngx.log(ngx.ERR, "reloadless: a write failed: ", result)
-        return nil, { status = 500, detail = "see nginx's error log" }
-    end
-    return result, err
+
+--- The document, or one upstream of it, as one write has left it.
+-- @param name of the upstream, or nil for the whole document
+-- @return { json =, version = }: json is nil when there is no such upstream
+-- @return nil, { status, detail }: 500 or 503
+function _M.show(name)
+    local read = name and upstream_json or document_json
+    return exclusively(function()
+        return {
+            json = read(name),
+            version = dict:get("version"),
+        }
+    end)
 end
 
 

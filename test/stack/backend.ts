@@ -2,7 +2,10 @@ import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 
-/** A small HTTP server that answers every request with its own name. */
+/**
+ * A small HTTP server that answers every request with its own name. `/health`
+ * is for Consul's check; a POST to `/fail` and `/recover` sets what it answers.
+ */
 export class Backend {
   readonly name: string;
   readonly #server: Server;
@@ -15,6 +18,11 @@ export class Backend {
     this.#server = createServer((request, response) => {
       if (request.url === '/health') {
         response.writeHead(this.healthy ? 200 : 500).end();
+        return;
+      }
+      if (request.method === 'POST' && (request.url === '/fail' || request.url === '/recover')) {
+        this.healthy = request.url === '/recover';
+        response.end(`${this.name} is ${this.healthy ? 'healthy' : 'failing'}\n`);
         return;
       }
       this.requests += 1;

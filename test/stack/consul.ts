@@ -1,4 +1,4 @@
-import { writeFileSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import got from 'got';
 import { findConsul } from './install.mjs';
@@ -41,10 +41,14 @@ export class Consul {
   /**
    * Starts a server and waits until it leads.
    *
-   * @param folder a folder of its own
+   * @param folder a folder of its own, made when it is not there
    * @param extra more of Consul's configuration; `token` is sent with our own calls
    */
-  static async start(folder: string, extra: object = {}, token?: string): Promise<Consul> {
+  static async start(
+    folder: string,
+    { ports, ...extra }: { ports?: object } = {},
+    token?: string,
+  ): Promise<Consul> {
     const [http, rpc, lan] = [await freePort(), await freePort(), await freePort()];
     const config = {
       server: true,
@@ -53,17 +57,23 @@ export class Consul {
       bind_addr: '127.0.0.1',
       client_addr: '127.0.0.1',
       data_dir: join(folder, 'data'),
-      ports: { http, server: rpc, serf_lan: lan, serf_wan: -1, dns: -1 },
+      ports: { http, server: rpc, serf_lan: lan, serf_wan: -1, dns: -1, ...ports },
       performance: { raft_multiplier: 1 },
       leave_on_terminate: false,
       disable_update_check: true,
-      ui_config: { enabled: true },
+      ui: true,
       ...extra,
     };
+    mkdirSync(folder, { recursive: true });
     const file = join(folder, 'consul.json');
     writeFileSync(file, JSON.stringify(config));
     const consul = new Consul(folder, http, ['agent', '-config-file', file], token);
-    await consul.up();
+    try {
+      await consul.up();
+    } catch (error) {
+      await consul.stop();
+      throw error;
+    }
     return consul;
   }
 

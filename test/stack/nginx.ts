@@ -41,9 +41,9 @@ export class Nginx {
     const found = findNginx();
     if (found === undefined) throw new Error('no nginx: run node test/stack/install.mjs serve');
     const nginx = new Nginx(folder, found.bin, await freePort(), await freePort());
-    // Workers run as nobody: they must reach the Lua files and the logs.
-    chmodSync(folder, 0o755);
     mkdirSync(join(folder, 'logs'), { recursive: true });
+    // Workers run as nobody when we are root: they must reach their files.
+    chmodSync(folder, 0o755);
     writeFileSync(join(folder, 'nginx.conf'), nginx.#configuration(found.modules, options));
     await nginx.up();
     return nginx;
