@@ -1,0 +1,40 @@
+import { startAgent } from '../agent.ts';
+import { type Flags, loadConfig } from '../config/config.ts';
+import { createLog, reason } from '../telemetry/log.ts';
+
+/** Writes of the snapshot may take this long when we are told to end, in ms. */
+const grace = 500;
+
+/**
+ * Runs the agent until SIGTERM or SIGINT; SIGHUP reads configuration and tokens
+ * again.
+ *
+ * @throws ConfigError, or Error when a token or a TLS file cannot be read
+ */
+export async function run(flags: Flags): Promise<number> {
+  const config = loadConfig(flags, process.env);
+  const log = createLog(config.log);
+  const targets = config.openresty.map(({ endpoint }) => endpoint.name);
+  log.info(
+    { upstreams: config.upstreams.size, consul: config.consul.endpoint.name, targets },
+    `watching ${config.upstreams.size} upstreams at ${config.consul.endpoint.name} for ${targets.join(', ')}`,
+  );
+  const agent = startAgent(config, log);
+
+  process.on('SIGHUP', () => {
+    try {
+      agent.reload(loadConfig(flags, process.env));
+      log.info('configuration read again');
+    } catch (error) {
+      log.error({ err: error }, `configuration not changed: ${reason(error)}`);
+    }
+  });
+
+  const signal = await new Promise<string>((resolve) => {
+    process.once('SIGTERM', resolve);
+    process.once('SIGINT', resolve);
+  });
+  log.info(`${signal}: ending; OpenResty keeps serving what it has`);
+  await Promise.race([agent.stop(), new Promise((resolve) => setTimeout(resolve, grace))]);
+  return 0;
+}

@@ -1,0 +1,97 @@
+import { z } from 'zod';
+import { loadTargets } from '../config/config.ts';
+import { createAdminClient } from '../openresty/admin.ts';
+import { reason } from '../telemetry/log.ts';
+import { columns, type Output } from './output.ts';
+
+const statusSchema = z.looseObject({
+  instance: z.string(),
+  version: z.number(),
+  source: z.string(),
+  updated_at: z.string(),
+  capacity: z.number(),
+  free_space: z.number(),
+  upstreams: z.record(
+    z.string(),
+    z.looseObject({
+      peers: z.record(
+        z.string(),
+        z.looseObject({
+          state: z.string(),
+          weight: z.number(),
+          backup: z.boolean().optional(),
+          id: z.string().optional(),
+          requests: z.number().optional(),
+          failures: z.number().optional(),
+          active: z.number().optional(),
+        }),
+      ),
+    }),
+  ),
+});
+
+type Status = z.infer<typeof statusSchema>;
+
+/**
+ * Prints what is live in each target.
+ *
+ * @param json as the targets answered, in one JSON object by target
+ * @returns the exit code: 1 when a target did not answer
+ * @throws ConfigError
+ */
+export async function status(
+  flags: { config?: string; openresty?: string[] },
+  json: boolean,
+  output: Output,
+): Promise<number> {
+  let failed = false;
+  const answers: [string, unknown][] = [];
+  for (const target of loadTargets(flags)) {
+    const client = createAdminClient(target);
+    try {
+      const answer = await client.status(AbortSignal.timeout(10_000));
+      answers.push([client.name, answer]);
+      if (!json) for (const line of describe(client.name, answer)) output.out(line);
+    } catch (error) {
+      output.err(`reloadless: ${reason(error)}`);
+      failed = true;
+    } finally {
+      client.close();
+    }
+  }
+  if (json) output.out(JSON.stringify(Object.fromEntries(answers), null, 2));
+  return failed ? 1 : 0;
+}
+
+function describe(target: string, answer: unknown): string[] {
+  const parsed = statusSchema.safeParse(answer);
+  if (!parsed.success) throw new Error(`${target}: the status is not one of Reloadless`);
+  const { version, source, updated_at, capacity, free_space, instance } = parsed.data;
+  const room = `${mebibytes(free_space)} of ${mebibytes(capacity)} MiB free`;
+  return [
+    `${target}  version ${version} from ${source}, ${updated_at}, ${room}, instance ${instance}`,
+    ...columns([
+      ['UPSTREAM', 'PEER', 'STATE', 'WEIGHT', 'REQUESTS', 'FAILURES', 'ACTIVE', 'ID'],
+      ...rows(parsed.data),
+    ]),
+    '',
+  ];
+}
+
+function rows({ upstreams }: Status): string[][] {
+  return Object.entries(upstreams).flatMap(([name, { peers }]) => {
+    const all = Object.entries(peers);
+    if (all.length === 0) return [[name, 'no peers']];
+    return all.map(([address, peer]) => [
+      name,
+      address,
+      peer.backup ? `${peer.state}, backup` : peer.state,
+      ...[peer.weight, peer.requests, peer.failures, peer.active].map((n) => String(n ?? '-')),
+      peer.id ?? '',
+    ]);
+  });
+}
+
+function mebibytes(bytes: number): string {
+  return (bytes / 2 ** 20).toFixed(1);
+}

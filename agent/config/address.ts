@@ -1,0 +1,30 @@
+import { ConfigError } from './error.ts';
+
+/** Where to connect: a URL without a trailing slash, or a unix socket. */
+export interface Endpoint {
+  /** As a person would write it, for messages. */
+  name: string;
+  url: string;
+  socketPath?: string;
+}
+
+/**
+ * Reads an address as the `consul` command does: a missing scheme is http,
+ * `unix://PATH` (or `unix:PATH`) is a socket.
+ *
+ * @param text such as `127.0.0.1:8500`, `https://consul.example`, `unix:/run/admin.sock`
+ * @param where what to call it in a message, such as `--consul`
+ * @throws ConfigError
+ */
+export function parseEndpoint(text: string, where: string): Endpoint {
+  const socket = /^unix:(?:\/\/)?(\/.+)$/.exec(text)?.[1];
+  if (socket !== undefined) {
+    return { name: `unix:${socket}`, url: 'http://localhost', socketPath: socket };
+  }
+  const url = URL.parse(text.includes('://') ? text : `http://${text}`);
+  if (url === null || !['http:', 'https:'].includes(url.protocol) || url.search + url.hash !== '') {
+    throw new ConfigError(`${where}: "${text}" is not http://…, https://… or unix:/PATH`);
+  }
+  const name = `${url.protocol}//${url.host}${url.pathname.replace(/\/+$/, '')}`;
+  return { name, url: url.href.replace(/\/+$/, '') };
+}

@@ -1,0 +1,208 @@
+import type { Settings } from '../table/document.ts';
+import { isUpstreamName } from '../table/fields.ts';
+import type { HealthPolicy } from '../table/serving.ts';
+import { type Endpoint, parseEndpoint } from './address.ts';
+import { type ConsulEnvironment, consulEnvironment } from './environment.ts';
+import { ConfigError } from './error.ts';
+import { readConfigFile } from './file.ts';
+import type { FileConfig, logLevels, UpstreamFileConfig } from './schema.ts';
+
+/** What a command line may say; undefined where it says nothing. */
+export interface Flags {
+  config?: string;
+  consul?: string;
+  openresty?: string[];
+  service?: string[];
+  snapshot?: string;
+  logLevel?: Config['log']['level'];
+  logFormat?: Config['log']['format'];
+}
+
+export type Consistency = 'stale' | 'default' | 'consistent';
+
+export interface ConsulConfig {
+  endpoint: Endpoint;
+  /** Wins over `token`, as in the `consul` command; read again when it is refused. */
+  token_file: string | undefined;
+  token: string | undefined;
+  datacenter: string | undefined;
+  namespace: string | undefined;
+  /** undefined: the command's own default. */
+  consistency: Consistency | undefined;
+  max_connections: number;
+  tls: {
+    ca_file: string | undefined;
+    cert_file: string | undefined;
+    key_file: string | undefined;
+    server_name: string | undefined;
+    verify: boolean;
+  };
+}
+
+export interface TargetConfig {
+  endpoint: Endpoint;
+  token_file: string | undefined;
+}
+
+export interface UpstreamConfig {
+  service: string;
+  /** Consul's filter expression, the tags included. */
+  filter: string | undefined;
+  health: HealthPolicy;
+  /** How long the last peers are kept when the service has no instance, in ms. */
+  hold_empty: number;
+  settings: Settings;
+}
+
+export interface Config {
+  consul: ConsulConfig;
+  openresty: TargetConfig[];
+  snapshot: string | undefined;
+  owner: string;
+  upstreams: ReadonlyMap<string, UpstreamConfig>;
+  log: { level: (typeof logLevels)[number]; format: 'json' | 'pretty' };
+}
+
+const defaultConsul = 'http://127.0.0.1:8500';
+const defaultTarget = 'http://127.0.0.1:9410';
+/** Under half of Consul's default limit of 200 connections for one client address. */
+const defaultMaxConnections = 90;
+
+/**
+ * Puts together what was configured: a flag goes before the environment, that
+ * before the file, and that before the default.
+ *
+ * @throws ConfigError
+ */
+export function loadConfig(flags: Flags, env: NodeJS.ProcessEnv): Config {
+  const file = flags.config === undefined ? {} : readConfigFile(flags.config);
+  return resolveConfig(flags, env, file);
+}
+
+/** Only the targets, for a command that needs nothing else. @throws ConfigError */
+export function loadTargets(flags: Pick<Flags, 'config' | 'openresty'>): TargetConfig[] {
+  const file = flags.config === undefined ? {} : readConfigFile(flags.config);
+  return resolveTargets(flags.openresty, file.openresty);
+}
+
+/** As `loadConfig`, with the content of the file given. */
+export function resolveConfig(flags: Flags, env: NodeJS.ProcessEnv, file: FileConfig): Config {
+  const config: Config = {
+    consul: resolveConsul(flags, consulEnvironment(env), file.consul ?? {}),
+    openresty: resolveTargets(flags.openresty, file.openresty),
+    snapshot: flags.snapshot ?? file.snapshot,
+    owner: file.owner ?? 'reloadless',
+    upstreams: resolveUpstreams(flags.service ?? [], file.upstreams ?? {}),
+    log: {
+      level: flags.logLevel ?? file.log?.level ?? 'info',
+      format: flags.logFormat ?? file.log?.format ?? 'json',
+    },
+  };
+  const { upstreams, consul } = config;
+  if (upstreams.size > consul.max_connections) {
+    throw new ConfigError(
+      `upstreams: ${upstreams.size} services need as many connections to Consul, but ` +
+        `consul.max_connections is ${consul.max_connections}`,
+    );
+  }
+  return config;
+}
+
+function resolveConsul(
+  flags: Flags,
+  env: ConsulEnvironment,
+  file: NonNullable<FileConfig['consul']>,
+): ConsulConfig {
+  const where =
+    flags.consul !== undefined
+      ? '--consul'
+      : env.address !== undefined
+        ? 'CONSUL_HTTP_ADDR'
+        : 'consul.address';
+  let endpoint = parseEndpoint(flags.consul ?? env.address ?? file.address ?? defaultConsul, where);
+  if (env.ssl && flags.consul === undefined && endpoint.socketPath === undefined) {
+    endpoint = {
+      name: endpoint.name.replace(/^http:/, 'https:'),
+      url: endpoint.url.replace(/^http:/, 'https:'),
+    };
+  }
+  const tokenInEnv = env.token !== undefined || env.token_file !== undefined;
+  return {
+    endpoint,
+    token_file: tokenInEnv ? env.token_file : file.token_file,
+    token: env.token,
+    datacenter: file.datacenter,
+    namespace: env.namespace ?? file.namespace,
+    consistency: file.consistency,
+    max_connections: file.max_connections ?? defaultMaxConnections,
+    tls: {
+      ca_file: env.ca_file ?? file.tls?.ca_file,
+      cert_file: env.cert_file ?? file.tls?.cert_file,
+      key_file: env.key_file ?? file.tls?.key_file,
+      server_name: env.server_name ?? file.tls?.server_name,
+      verify: env.verify ?? file.tls?.verify ?? true,
+    },
+  };
+}
+
+function resolveTargets(
+  flags: string[] | undefined,
+  file: FileConfig['openresty'],
+): TargetConfig[] {
+  const known = (file ?? []).map(({ address, token_file }, i) => ({
+    endpoint: parseEndpoint(address, `openresty.${i}.address`),
+    token_file,
+  }));
+  if (flags === undefined) {
+    if (known.length > 0) return known;
+    return [{ endpoint: parseEndpoint(defaultTarget, 'openresty'), token_file: undefined }];
+  }
+  // A target that the file knows keeps the file's token.
+  return flags.map((address) => {
+    const endpoint = parseEndpoint(address, '--openresty');
+    const token_file = known.find((one) => one.endpoint.name === endpoint.name)?.token_file;
+    return { endpoint, token_file };
+  });
+}
+
+function resolveUpstreams(
+  services: string[],
+  file: Record<string, UpstreamFileConfig>,
+): Map<string, UpstreamConfig> {
+  const upstreams = new Map(
+    Object.entries(file).map(([name, upstream]) => [name, resolveUpstream(name, upstream)]),
+  );
+  for (const service of services) {
+    if (!isUpstreamName(service)) {
+      throw new ConfigError(`--service: "${service}" is not a name: 1 to 128 of A-Z a-z 0-9 . _ -`);
+    }
+    if (!upstreams.has(service)) upstreams.set(service, resolveUpstream(service, {}));
+  }
+  if (upstreams.size === 0) {
+    throw new ConfigError(
+      'no upstream is configured: give --service NAME, or upstreams in -c FILE',
+    );
+  }
+  return upstreams;
+}
+
+function resolveUpstream(name: string, upstream: UpstreamFileConfig): UpstreamConfig {
+  const { service, tags, filter, min_health, panic_threshold, hold_empty, ...settings } = upstream;
+  return {
+    service: service ?? name,
+    filter: filterExpression(tags ?? [], filter),
+    health: {
+      min_health: min_health ?? 'warning',
+      panic_threshold: panic_threshold === 'off' ? undefined : (panic_threshold ?? 0),
+    },
+    hold_empty: (hold_empty ?? 60) * 1000,
+    settings,
+  };
+}
+
+/** Tags become part of the filter: Consul deprecates the `tag` parameter in its favour. */
+function filterExpression(tags: string[], filter: string | undefined): string | undefined {
+  const terms = tags.map((tag) => `${JSON.stringify(tag)} in Service.Tags`);
+  if (filter !== undefined) terms.push(terms.length > 0 ? `(${filter})` : filter);
+  return terms.length > 0 ? terms.join(' and ') : undefined;
+}

@@ -1,0 +1,34 @@
+import { readFileSync } from 'node:fs';
+import { parseDocument as parseYaml } from 'yaml';
+import { refusal } from '../table/refusal.ts';
+import { ConfigError } from './error.ts';
+import { type FileConfig, fileSchema } from './schema.ts';
+
+/**
+ * Reads and checks a configuration file.
+ *
+ * @throws ConfigError naming the file, the key, its value and what was expected
+ */
+export function readConfigFile(path: string): FileConfig {
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch (error) {
+    throw new ConfigError(`${path}: ${(error as Error).message}`);
+  }
+  return parseConfig(text, path);
+}
+
+/**
+ * @param name of the file, for messages
+ * @throws ConfigError
+ */
+export function parseConfig(text: string, name: string): FileConfig {
+  const yaml = parseYaml(text);
+  const fault = yaml.errors[0];
+  if (fault !== undefined) throw new ConfigError(`${name}: ${fault.message.split('\n')[0]}`);
+  const value: unknown = yaml.toJS() ?? {};
+  const result = fileSchema.safeParse(value);
+  if (!result.success) throw new ConfigError(`${name}: ${refusal(result.error, value)}`);
+  return result.data;
+}

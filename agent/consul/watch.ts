@@ -1,0 +1,66 @@
+import { backoff, sleep } from '../retry.ts';
+import type { ConsulClient, HealthAnswer, HealthQuery } from './client.ts';
+import { asConsulError, type ConsulError } from './error.ts';
+import { createPace } from './pace.ts';
+
+export interface WatchOptions {
+  client: ConsulClient;
+  query: Omit<HealthQuery, 'block'>;
+  /** @returns whether the content was another than before */
+  answered: (entries: unknown[]) => Promise<boolean> | boolean;
+  failed: (error: ConsulError) => void;
+  signal: AbortSignal;
+}
+
+/**
+ * How long Consul may hold a query, in ms. Short, since a query that was
+ * cancelled keeps its connection slot in Consul until then, and since one with
+ * an index above the server's is deaf until then.
+ */
+const wait = 45_000;
+
+/**
+ * Watches one service until the signal is aborted, by the rules for blocking
+ * queries (developer.hashicorp.com/consul/api-docs/features/blocking).
+ *
+ * A return proves no change, so `answered` looks at the content. An index that
+ * goes back is dropped and the content fetched at once. After an error the next
+ * query does not block: what happened meanwhile is learnt first.
+ */
+export async function watchService(options: WatchOptions): Promise<void> {
+  const { client, query, signal } = options;
+  const pace = createPace();
+  let index: bigint | undefined;
+  let failures = 0;
+  while (!signal.aborted) {
+    let answer: HealthAnswer;
+    try {
+      const block = index === undefined ? {} : { block: { index, wait: jitter() } };
+      answer = await client.health({ ...query, ...block }, signal);
+    } catch (error) {
+      if (signal.aborted) return;
+      index = undefined;
+      failures += 1;
+      const known = asConsulError(error, client.name);
+      options.failed(known);
+      await sleep(pauseAfter(known, failures), signal);
+      continue;
+    }
+    failures = 0;
+    const wentBack = index !== undefined && answer.index !== undefined && answer.index < index;
+    index = wentBack ? undefined : answer.index;
+    const changed = !wentBack && (await options.answered(answer.entries));
+    const pause = pace.after(changed ? 'change' : 'no change');
+    if (pause > 0) await sleep(pause, signal);
+  }
+}
+
+/** @returns how long to wait before the next query, in ms */
+function pauseAfter(error: ConsulError, failures: number): number {
+  return error.ourFault ? 30_000 + backoff(1, 30_000, 30_000) : backoff(failures, 100, 10_000);
+}
+
+/** Spreads the renewals of many watches: ± 10 %. */
+function jitter(): number {
+  return Math.round(wait * (0.9 + 0.2 * Math.random()));
+}

@@ -1,0 +1,120 @@
+#!/usr/bin/env node
+import { readFileSync } from 'node:fs';
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { check } from './cli/check.ts';
+import { terminal } from './cli/output.ts';
+import { run } from './cli/run.ts';
+import { showSnapshot, verifySnapshot } from './cli/snapshot.ts';
+import { status } from './cli/status.ts';
+import { sync } from './cli/sync.ts';
+import { type Flags, loadConfig } from './config/config.ts';
+import { durationForm, parseDuration } from './config/duration.ts';
+import { ConfigError } from './config/error.ts';
+import { logLevels } from './config/schema.ts';
+import { reason } from './telemetry/log.ts';
+
+interface SyncFlags extends Flags {
+  dryRun?: boolean;
+  exitCode?: boolean;
+  timeout: number;
+}
+
+function list(value: string, before: string[] = []): string[] {
+  return [...before, value];
+}
+
+function seconds(value: string): number {
+  const parsed = parseDuration(/^\d+$/.test(value) ? Number(value) : value);
+  if (parsed === undefined) throw new InvalidArgumentError(`Expected ${durationForm}.`);
+  return parsed;
+}
+
+function withTargets(command: Command): Command {
+  return command
+    .option('-c, --config <file>', 'configuration file (YAML)')
+    .option(
+      '--openresty <url>',
+      'admin endpoint: http://…, https://… or unix:PATH (repeatable)',
+      list,
+    );
+}
+
+function withCommonFlags(command: Command): Command {
+  return withTargets(command)
+    .option(
+      '--consul <url>',
+      'address of Consul (default: CONSUL_HTTP_ADDR or http://127.0.0.1:8500)',
+    )
+    .option('--service <name>', 'a service that becomes an upstream of its name (repeatable)', list)
+    .option('--snapshot <file>', 'snapshot file')
+    .addOption(new Option('--log-level <level>', 'least level of a log line').choices(logLevels))
+    .addOption(new Option('--log-format <format>', 'of the log').choices(['json', 'pretty']));
+}
+
+/** @param done takes the exit code */
+function createProgram(done: (code: number) => void): Command {
+  const manifest = new URL('../package.json', import.meta.url);
+  const { version } = JSON.parse(readFileSync(manifest, 'utf8')) as { version: string };
+  const program = new Command('reloadless')
+    .description("Keeps OpenResty's upstream peers equal to what Consul says is healthy.")
+    .version(version)
+    .exitOverride();
+
+  withCommonFlags(program.command('run'))
+    .description('watch Consul and push every change, until stopped')
+    .action(async (flags: Flags) => done(await run(flags)));
+
+  withCommonFlags(program.command('sync'))
+    .description('bring OpenResty to what Consul says now, then exit')
+    .option('--dry-run', 'print the merge patch for each target and change nothing')
+    .option('--exit-code', 'with --dry-run: exit with 3 when there is a difference')
+    .option('--timeout <duration>', 'for the whole', seconds, 30)
+    .action(async ({ dryRun = false, exitCode = false, timeout, ...flags }: SyncFlags) => {
+      const config = loadConfig(flags, process.env);
+      done(await sync(config, { dryRun, exitCode, timeout }, terminal));
+    });
+
+  withTargets(program.command('status'))
+    .description('print what is live in OpenResty')
+    .option('--json', 'as the admin endpoint answers')
+    .action(async ({ json = false, ...flags }: Flags & { json?: boolean }) => {
+      done(await status(flags, json, terminal));
+    });
+
+  withCommonFlags(program.command('check'))
+    .description('check the configuration and print what it would watch')
+    .option('--offline', 'do not ask Consul')
+    .action(async ({ offline = false, ...flags }: Flags & { offline?: boolean }) => {
+      done(await check(flags, offline, terminal));
+    });
+
+  const snapshot = program.command('snapshot').description('look at a snapshot file');
+  snapshot
+    .command('show <file>')
+    .description('print its document')
+    .action((file: string) => done(showSnapshot(file, terminal)));
+  snapshot
+    .command('verify <file>')
+    .description('say whether it is whole')
+    .action((file: string) => done(verifySnapshot(file, terminal)));
+  return program;
+}
+
+/** @returns the exit code: 0 done, 1 failed, 2 usage or configuration */
+async function main(): Promise<number> {
+  let code = 0;
+  const program = createProgram((result) => {
+    code = result;
+  });
+  try {
+    await program.parseAsync();
+    return code;
+  } catch (error) {
+    // Commander has printed its own message.
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+    terminal.err(`reloadless: ${reason(error)}`);
+    return error instanceof ConfigError ? 2 : 1;
+  }
+}
+
+process.exit(await main());

@@ -1,0 +1,57 @@
+import type { TargetConfig } from '../config/config.ts';
+import type { Desired } from '../table/desired.ts';
+import type { Document } from '../table/document.ts';
+import type { Log } from '../telemetry/log.ts';
+import { createAdminClient } from './admin.ts';
+import { type Pusher, startPusher } from './pusher.ts';
+
+export interface Targets {
+  /**
+   * Reads the tokens of the targets that stay and makes ready those that are new.
+   *
+   * @returns a function that makes the change, and cannot fail
+   * @throws Error when a token file cannot be read; then nothing has changed
+   */
+  prepare(configs: TargetConfig[]): () => void;
+  /** The desired state is another now. */
+  changed(): void;
+  stop(): void;
+}
+
+/** A pusher for each target. The arguments are those of `startPusher`. */
+export function createTargets(
+  desired: (current: Document) => Desired,
+  learnt: (document: Document) => void,
+  log: Log,
+): Targets {
+  let pushers = new Map<string, Pusher>();
+
+  return {
+    prepare(configs) {
+      const clients = new Map(
+        configs.map((config) => {
+          const key = JSON.stringify(config);
+          if (!pushers.has(key)) return [key, createAdminClient(config)];
+          pushers.get(key)?.readToken();
+          return [key, undefined];
+        }),
+      );
+      return () => {
+        const next = new Map<string, Pusher>();
+        for (const [key, client] of clients) {
+          const pusher =
+            client === undefined ? pushers.get(key) : startPusher({ client, desired, learnt, log });
+          if (pusher !== undefined) next.set(key, pusher);
+        }
+        for (const [key, pusher] of pushers) if (!next.has(key)) pusher.stop();
+        pushers = next;
+      };
+    },
+    changed() {
+      for (const pusher of pushers.values()) pusher.changed();
+    },
+    stop() {
+      for (const pusher of pushers.values()) pusher.stop();
+    },
+  };
+}

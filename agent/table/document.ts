@@ -1,0 +1,55 @@
+/** The upstream table: the one document that Consul's answers, the wire, the snapshot and nginx share. */
+
+/** One address that an upstream may send requests to. Absent fields have nginx's meaning of absent. */
+export interface Peer {
+  /** Default 1; 0 takes no new traffic. */
+  weight?: number;
+  /** Serves only when no other peer is left. */
+  backup?: boolean;
+  /** Keeps its sticky sessions, takes no new ones. */
+  drain?: boolean;
+  id?: string;
+  zone?: string;
+  /** Connections at once; 0 is no limit. */
+  max_conns?: number;
+  /** Seconds. */
+  slow_start?: number;
+}
+
+/** By address: `a.b.c.d:port` or `[v6]:port` in canonical form. */
+export type Peers = Record<string, Peer>;
+
+/** Everything of an upstream that comes from configuration. Times are in seconds. */
+export interface Settings {
+  balance?: Balance;
+  hash_key?: string;
+  sticky?: string;
+  max_fails?: number;
+  fail_timeout?: number;
+  max_tries?: number;
+  connect_timeout?: number;
+  send_timeout?: number;
+  read_timeout?: number;
+  zone?: string;
+}
+
+export interface Upstream extends Settings {
+  /** Who manages it; absent when it was made by hand. */
+  owner?: string;
+  peers: Peers;
+}
+
+export interface Document {
+  upstreams: Record<string, Upstream>;
+}
+
+export const balances = ['round_robin', 'least_conn', 'ewma', 'random', 'hash'] as const;
+export type Balance = (typeof balances)[number];
+
+/**
+ * What a key holds, whatever the key is called: `constructor` and `toString`
+ * are upstream names like any other.
+ */
+export function entry<T>(record: Record<string, T>, key: string): T | undefined {
+  return Object.hasOwn(record, key) ? record[key] : undefined;
+}

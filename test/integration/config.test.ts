@@ -1,0 +1,107 @@
+// The commands that look at things, and what all of them say of a wrong configuration.
+import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { saveSnapshot } from '../../agent/snapshot/file.ts';
+import { reloadless } from '../stack/agent.ts';
+import { type Stack, startStack } from '../stack/stack.ts';
+
+let stack: Stack;
+before(async () => {
+  stack = await startStack();
+  await stack.consul.register({ name: 'web', id: 'a', address: '127.0.0.1', port: 1001 });
+  await stack.consul.register({ name: 'web', id: 'b', address: '127.0.0.1', port: 1002 });
+  await stack.consul.health('b', 'critical');
+});
+after(() => stack.stop());
+
+test('a usage error is 2, help and version are 0', async () => {
+  for (const args of [['nonsense'], ['sync', '--nonsense'], ['sync', '--timeout', 'soon']]) {
+    const { code, stderr } = await reloadless(args);
+    assert.equal(code, 2, args.join(' '));
+    assert.match(stderr, /^error: /);
+  }
+  assert.equal((await reloadless(['--help'])).code, 0);
+  assert.match((await reloadless(['--version'])).stdout, /^\d+\.\d+\.\d+\n$/);
+});
+
+test('a wrong configuration is 2 and one line, for every command that reads it', async () => {
+  const file = stack.configure({ upstreams: { web: { max_fails: 'many' } } });
+  for (const command of ['run', 'sync', 'check']) {
+    const { code, stderr } = await stack.run(command, '-c', file);
+    assert.equal(code, 2, command);
+    const fault = 'upstreams.web.max_fails: "many" is not an integer from 0 to 65535';
+    assert.equal(stderr, `reloadless: ${file}: ${fault}\n`);
+  }
+});
+
+test('no upstream at all is 2', async () => {
+  const { code, stderr } = await stack.run('run');
+  assert.equal(code, 2);
+  assert.match(stderr, /^reloadless: no upstream is configured/);
+});
+
+test('a token file that is not there is 1 and one line', async () => {
+  const env = { CONSUL_HTTP_TOKEN_FILE: '/no/such/token' };
+  const { code, stderr } = await reloadless(['run', '--service', 'web'], env);
+  assert.equal(code, 1);
+  assert.match(stderr, /^reloadless: token file \/no\/such\/token: ENOENT.*\n$/);
+});
+
+test('check prints what would be watched and what is there', async () => {
+  const file = stack.configure({ upstreams: { web: { tags: ['x'] }, api: { service: 'web' } } });
+  const { code, stdout } = await stack.run('check', '-c', file);
+  assert.equal(code, 0);
+  assert.deepEqual(stdout.trim().split('\n').slice(-3), [
+    'UPSTREAM  SERVICE      FILTER               NOW',
+    'web       service web  "x" in Service.Tags  no instances',
+    'api       service web                       2 instances: 1 passing, 1 critical',
+  ]);
+});
+
+test('check finds a filter that Consul refuses; --offline does not ask', async () => {
+  const file = stack.configure({ upstreams: { web: { filter: 'no such (' } } });
+  const { code, stderr } = await stack.run('check', '-c', file);
+  assert.equal(code, 2);
+  assert.match(stderr, /^reloadless: web: Consul at .*: 500 .*boolean expression/);
+  assert.equal((await stack.run('check', '-c', file, '--offline')).code, 0);
+});
+
+test('check without Consul is 1', async () => {
+  const { code, stderr } = await stack.run('check', '--service', 'web', '--consul', '127.0.0.1:1');
+  assert.equal(code, 1);
+  assert.match(stderr, /^reloadless: web: Consul at http:\/\/127\.0\.0\.1:1: connect ECONNREFUSED/);
+});
+
+test('status prints each peer, and as JSON what the target answers', async () => {
+  await stack.run('sync', '--service', 'web');
+  const table = await reloadless(['status', '--openresty', stack.nginx.admin]);
+  assert.equal(table.code, 0);
+  assert.match(table.stdout, /\nweb +127\.0\.0\.1:1001 +up +1 +0 +0 +0 +a\n/);
+  const json = await reloadless(['status', '--json', '--openresty', stack.nginx.admin]);
+  const answer = JSON.parse(json.stdout)[stack.nginx.admin];
+  assert.equal(answer.upstreams.web.peers['127.0.0.1:1001'].id, 'a');
+});
+
+test('status without a target is 1', async () => {
+  const { code, stderr } = await reloadless(['status', '--openresty', 'http://127.0.0.1:1']);
+  assert.equal(code, 1);
+  assert.match(stderr, /^reloadless: OpenResty at http:\/\/127\.0\.0\.1:1: connect ECONNREFUSED/);
+});
+
+test('snapshot show and verify', async () => {
+  const path = join(stack.folder, 'some.snapshot');
+  const document = { upstreams: { web: { peers: { '10.0.0.5:80': { weight: 2 } } } } };
+  await saveSnapshot(path, { savedAt: new Date('2026-01-31T12:00:00.000Z'), document });
+  assert.deepEqual(JSON.parse((await reloadless(['snapshot', 'show', path])).stdout), document);
+  const whole = await reloadless(['snapshot', 'verify', path]);
+  const time = '2026-01-31T12:00:00.000Z';
+  assert.equal(whole.stdout, `${path}: whole, of ${time}, 1 upstreams, 1 peers\n`);
+  writeFileSync(path, 'garbage\n');
+  const damaged = await reloadless(['snapshot', 'verify', path]);
+  assert.equal(damaged.code, 1);
+  assert.equal(damaged.stderr, `reloadless: ${path}: the first line is not JSON\n`);
+  const missing = await reloadless(['snapshot', 'show', '/no/such']);
+  assert.deepEqual([missing.code, missing.stderr], [1, 'reloadless: /no/such: no such file\n']);
+});

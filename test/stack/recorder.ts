@@ -1,0 +1,57 @@
+import { once } from 'node:events';
+import { createServer, type Server, request as send } from 'node:http';
+import type { AddressInfo } from 'node:net';
+
+export interface Recorded {
+  method: string;
+  path: string;
+  /** Of the request. */
+  body: string;
+  status: number;
+}
+
+/** Stands between the agent and a server, and keeps what goes through. */
+export class Recorder {
+  readonly #server: Server;
+  readonly recorded: Recorded[] = [];
+
+  private constructor(port: number) {
+    this.#server = createServer(async (request, response) => {
+      const chunks: Buffer[] = [];
+      for await (const chunk of request) chunks.push(chunk as Buffer);
+      const body = Buffer.concat(chunks);
+      const { method = '', url = '', headers } = request;
+      const forward = send({ host: '127.0.0.1', port, method, path: url, headers }, (answer) => {
+        const status = answer.statusCode ?? 0;
+        this.recorded.push({ method, path: url, body: body.toString(), status });
+        response.writeHead(status, answer.headers);
+        answer.pipe(response);
+      });
+      forward.on('error', () => response.destroy());
+      forward.end(body);
+    });
+  }
+
+  /** @param port of the server on loopback */
+  static async start(port: number): Promise<Recorder> {
+    const recorder = new Recorder(port);
+    recorder.#server.listen(0, '127.0.0.1');
+    await once(recorder.#server, 'listening');
+    return recorder;
+  }
+
+  get address(): string {
+    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
+  }
+
+  /** The writes among what went through. */
+  get writes(): Recorded[] {
+    return this.recorded.filter(({ method }) => method !== 'GET');
+  }
+
+  async stop(): Promise<void> {
+    this.#server.close();
+    this.#server.closeAllConnections();
+    await once(this.#server, 'close');
+  }
+}

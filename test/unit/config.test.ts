@@ -1,0 +1,246 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { type Config, type Flags, resolveConfig } from '../../agent/config/config.ts';
+import { parseDuration } from '../../agent/config/duration.ts';
+import { ConfigError } from '../../agent/config/error.ts';
+import { parseConfig, readConfigFile } from '../../agent/config/file.ts';
+
+function load(yaml: string, flags: Flags = {}, env: NodeJS.ProcessEnv = {}): Config {
+  return resolveConfig(flags, env, parseConfig(yaml, 'reloadless.yml'));
+}
+
+function refusal(yaml: string, flags: Flags = {}, env: NodeJS.ProcessEnv = {}): string {
+  try {
+    load(yaml, flags, env);
+  } catch (error) {
+    assert(error instanceof ConfigError);
+    return error.message;
+  }
+  return 'taken';
+}
+
+const web = 'upstreams: { web: }';
+
+test('a service on the command line is enough', () => {
+  const config = resolveConfig({ service: ['web'] }, {}, {});
+  assert.equal(config.consul.endpoint.url, 'http://127.0.0.1:8500');
+  assert.equal(config.openresty[0]?.endpoint.url, 'http://127.0.0.1:9410');
+  assert.equal(config.owner, 'reloadless');
+  assert.equal(config.snapshot, undefined);
+  assert.deepEqual(config.log, { level: 'info', format: 'json' });
+  assert.deepEqual(config.upstreams.get('web'), {
+    service: 'web',
+    filter: undefined,
+    health: { min_health: 'warning', panic_threshold: 0 },
+    hold_empty: 60_000,
+    settings: {},
+  });
+});
+
+test('every key of the file arrives', () => {
+  const config = load(`
+consul:
+  address: https://consul.example:8501
+  token_file: /etc/reloadless/consul.token
+  datacenter: dc1
+  namespace: team
+  consistency: consistent
+  max_connections: 10
+  tls: { ca_file: ca.pem, cert_file: c.pem, key_file: k.pem, server_name: s, verify: false }
+openresty:
+  - address: unix:/run/reloadless/admin.sock
+    token_file: /etc/reloadless/admin.token
+snapshot: /tmp/s
+owner: me
+log: { level: warn, format: pretty }
+upstreams:
+  api:
+    service: web
+    tags: [prod, 'a "b"']
+    filter: 'Service.Meta.version == "2" or Service.Port == 80'
+    min_health: passing
+    panic_threshold: off
+    hold_empty: 2m
+    balance: hash
+    hash_key: $remote_addr
+    sticky: route
+    max_fails: 3
+    fail_timeout: 500ms
+    max_tries: 2
+    connect_timeout: 1.5
+    send_timeout: 10s
+    read_timeout: 1m
+    zone: a
+`);
+  assert.deepEqual(config.consul, {
+    endpoint: { name: 'https://consul.example:8501', url: 'https://consul.example:8501' },
+    token_file: '/etc/reloadless/consul.token',
+    token: undefined,
+    datacenter: 'dc1',
+    namespace: 'team',
+    consistency: 'consistent',
+    max_connections: 10,
+    tls: {
+      ca_file: 'ca.pem',
+      cert_file: 'c.pem',
+      key_file: 'k.pem',
+      server_name: 's',
+      verify: false,
+    },
+  });
+  assert.deepEqual(config.openresty, [
+    {
+      endpoint: {
+        name: 'unix:/run/reloadless/admin.sock',
+        url: 'http://localhost',
+        socketPath: '/run/reloadless/admin.sock',
+      },
+      token_file: '/etc/reloadless/admin.token',
+    },
+  ]);
+  assert.equal(config.snapshot, '/tmp/s');
+  assert.equal(config.owner, 'me');
+  assert.deepEqual(config.log, { level: 'warn', format: 'pretty' });
+  assert.deepEqual(config.upstreams.get('api'), {
+    service: 'web',
+    filter:
+      '"prod" in Service.Tags and "a \\"b\\"" in Service.Tags and ' +
+      '(Service.Meta.version == "2" or Service.Port == 80)',
+    health: { min_health: 'passing', panic_threshold: undefined },
+    hold_empty: 120_000,
+    settings: {
+      balance: 'hash',
+      hash_key: '$remote_addr',
+      sticky: 'route',
+      max_fails: 3,
+      fail_timeout: 0.5,
+      max_tries: 2,
+      connect_timeout: 1.5,
+      send_timeout: 10,
+      read_timeout: 60,
+      zone: 'a',
+    },
+  });
+});
+
+test('a flag goes before the environment, that before the file, that before the default', () => {
+  const file = `{ consul: { address: 'http://file:1' }, ${web} }`;
+  const env = { CONSUL_HTTP_ADDR: 'env:1' };
+  const address = (config: Config) => config.consul.endpoint.url;
+  assert.equal(address(load(`{ ${web} }`)), 'http://127.0.0.1:8500');
+  assert.equal(address(load(file)), 'http://file:1');
+  assert.equal(address(load(file, {}, env)), 'http://env:1');
+  assert.equal(address(load(file, { consul: 'http://flag:1' }, env)), 'http://flag:1');
+});
+
+test('targets on the command line replace those of the file, and keep its tokens', () => {
+  const file = `{ openresty: [{ address: 'http://a:1', token_file: t }, { address: 'http://b:1' }], ${web} }`;
+  const { openresty } = load(file, { openresty: ['http://a:1/', 'unix:/s'] });
+  assert.deepEqual(
+    openresty.map(({ endpoint, token_file }) => [endpoint.name, token_file]),
+    [
+      ['http://a:1', 't'],
+      ['unix:/s', undefined],
+    ],
+  );
+});
+
+test('a service on the command line joins those of the file', () => {
+  const { upstreams } = load('upstreams: { web: { service: w } }', { service: ['web', 'api'] });
+  assert.deepEqual(
+    [...upstreams].map(([name, { service }]) => [name, service]),
+    [
+      ['web', 'w'],
+      ['api', 'api'],
+    ],
+  );
+});
+
+const refused: [string, string][] = [
+  [
+    'upstreams: { web: { max_fails: 70000 } }',
+    'upstreams.web.max_fails: 70000 is not an integer from 0 to 65535',
+  ],
+  ['upstreams: { web: { max_fail: 1 } }', 'upstreams.web.max_fail: not a key that can be set here'],
+  ['upstreams: { web: { source: kv } }', 'upstreams.web.source: not a key that can be set here'],
+  ['discover: { tag: reloadless }', 'discover: not a key that can be set here'],
+  ['metrics: 127.0.0.1:9411', 'metrics: not a key that can be set here'],
+  [
+    'upstreams: { web: { hold_empty: 1 minute } }',
+    'upstreams.web.hold_empty: "1 minute" is not a duration from 0 to 24h, such as 500ms, 60s, 2m or a number of seconds',
+  ],
+  [
+    'upstreams: { web: { panic_threshold: 101 } }',
+    'upstreams.web.panic_threshold: 101 is not off or a number from 0 to 100',
+  ],
+  [
+    'upstreams: { web: { min_health: critical } }',
+    'upstreams.web.min_health: "critical" is not one of passing, warning',
+  ],
+  [
+    'upstreams: { web: { balance: hash } }',
+    'upstreams.web.hash_key: missing, expected what to hash, such as $remote_addr, since balance is hash',
+  ],
+  ['upstreams: [web]', 'upstreams: ["web"] is not a mapping of names to values'],
+  ['upstreams: { web: { tags: prod } }', 'upstreams.web.tags: "prod" is not a list'],
+  ['upstreams: { a/b: {} }', 'upstreams.a/b: the key is not a name: 1 to 128 of A-Z a-z 0-9 . _ -'],
+  ['openresty: []', 'openresty: [] is not a list of at least one target'],
+  [
+    'consul: { consistency: fast }',
+    'consul.consistency: "fast" is not one of stale, default, consistent',
+  ],
+  ['just text', '"just text" is not a mapping of names to values'],
+];
+
+for (const [yaml, expected] of refused) {
+  test(`refused: ${yaml}`, () => assert.equal(refusal(yaml), `reloadless.yml: ${expected}`));
+}
+
+test('a fault of YAML is named with its line', () => {
+  assert.match(refusal('upstreams:\n  web: [\n'), /^reloadless\.yml: .* at line \d+/);
+  assert.match(
+    refusal('owner: a\nowner: b\n'),
+    /^reloadless\.yml: Map keys must be unique at line/,
+  );
+});
+
+test('addresses that cannot be used are named with where they come from', () => {
+  assert.match(refusal(web, { consul: 'ftp://x' }), /^--consul: "ftp:\/\/x" is not http:/);
+  assert.match(refusal(web, {}, { CONSUL_HTTP_ADDR: 'http://' }), /^CONSUL_HTTP_ADDR: /);
+  assert.match(refusal(`{ consul: { address: 'unix:x' }, ${web} }`), /^consul\.address: /);
+  assert.match(
+    refusal(`{ openresty: [{ address: '' }], ${web} }`),
+    /^reloadless\.yml: openresty\.0\.address: /,
+  );
+});
+
+test('no upstream, and more than there are connections for, are refused', () => {
+  assert.match(refusal(''), /^no upstream is configured/);
+  const service = Array.from({ length: 91 }, (_, i) => `s${i}`);
+  assert.match(refusal('', { service }), /^upstreams: 91 services .*max_connections is 90$/);
+  assert.equal(refusal('', { service: service.slice(1) }), 'taken');
+});
+
+test('a file that is not there is named', () => {
+  assert.throws(
+    () => readConfigFile('/no/such/file.yml'),
+    /^ConfigError: \/no\/such\/file\.yml: ENOENT/,
+  );
+});
+
+test('durations', () => {
+  const good: [unknown, number][] = [
+    ['500ms', 0.5],
+    ['60s', 60],
+    ['2m', 120],
+    ['1.5h', 5400],
+    ['0s', 0],
+    [0, 0],
+    [1.2345, 1.235],
+    [86_400, 86_400],
+  ];
+  for (const [value, seconds] of good) assert.equal(parseDuration(value), seconds, String(value));
+  for (const value of ['', '60', 's', '-1s', '1d', '25h', ' 1s', -1, 86_401, Number.NaN, null]) {
+    assert.equal(parseDuration(value), undefined, String(value));
+  }
+});

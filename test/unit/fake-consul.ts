@@ -1,0 +1,75 @@
+import { once } from 'node:events';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+
+/**
+ * Answers as told, for what a real Consul does not show on demand: an index
+ * that goes back, a body that is cut off, headers of newer versions.
+ */
+export class FakeConsul {
+  readonly #server: Server;
+  readonly #script: Reply[];
+  /** Every request so far. */
+  readonly requests: { url: URL; token: string | undefined }[] = [];
+
+  private constructor(script: Reply[]) {
+    this.#script = script;
+    this.#server = createServer((request, response) => this.#answer(request, response));
+  }
+
+  /** @param script one reply for each request; after the last, requests are held */
+  static async start(script: Reply[]): Promise<FakeConsul> {
+    const fake = new FakeConsul(script);
+    fake.#server.listen(0, '127.0.0.1');
+    await once(fake.#server, 'listening');
+    return fake;
+  }
+
+  #answer(request: IncomingMessage, response: ServerResponse): void {
+    const url = new URL(request.url ?? '', this.address);
+    const token = request.headers['x-consul-token'];
+    this.requests.push({ url, token: typeof token === 'string' ? token : undefined });
+    this.#script[this.requests.length - 1]?.(response);
+  }
+
+  get address(): string {
+    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
+  }
+
+  /** The `index` of each request; undefined where it had none. */
+  get indexes(): (string | undefined)[] {
+    return this.requests.map(({ url }) => url.searchParams.get('index') ?? undefined);
+  }
+
+  async stop(): Promise<void> {
+    this.#server.close();
+    this.#server.closeAllConnections();
+    await once(this.#server, 'close');
+  }
+}
+
+export type Reply = (response: ServerResponse) => void;
+
+/** A 200 with entries. */
+export function ok(index: number | string, entries: unknown, headers: object = {}): Reply {
+  return (response) => {
+    const all = { 'content-type': 'application/json', 'x-consul-index': String(index), ...headers };
+    response.writeHead(200, all).end(JSON.stringify(entries));
+  };
+}
+
+export function error(status: number, text: string, headers: object = {}): Reply {
+  return (response) => {
+    // As the real one: its errors carry an index too.
+    response.writeHead(status, { 'x-consul-index': '1', ...headers }).end(text);
+  };
+}
+
+/** Says that more will come, and closes. */
+export function cutOff(index: number): Reply {
+  return (response) => {
+    const headers = { 'content-type': 'application/json', 'x-consul-index': String(index) };
+    response.writeHead(200, { ...headers, 'content-length': '1000' });
+    response.write('[{"Node":', () => response.destroy());
+  };
+}

@@ -1,0 +1,126 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { hostNames, readInstances, toCandidates } from '../../agent/consul/instance.ts';
+
+interface Fields {
+  node?: string;
+  nodeAddress?: string;
+  checks?: [id: string, status: string][];
+  service?: object;
+}
+
+function entry({ node = 'n1', nodeAddress = '10.0.0.1', checks = [], service = {} }: Fields = {}) {
+  return {
+    Node: { Node: node, Address: nodeAddress, Datacenter: 'dc1' },
+    Service: {
+      ID: 'web-1',
+      Service: 'web',
+      Address: '10.0.0.5',
+      Port: 8080,
+      Weights: { Passing: 10, Warning: 3 },
+      Meta: {},
+      Tags: null,
+      ...service,
+    },
+    Checks: checks.map(([CheckID, Status]) => ({ CheckID, Status, Output: 'x' })),
+  };
+}
+
+function only(fields: Fields) {
+  const { instances, malformed } = readInstances([entry(fields)]);
+  assert.deepEqual(malformed, []);
+  const [instance] = instances;
+  if (instance === undefined) throw new Error('no instance');
+  return instance;
+}
+
+test('address, port, id and weight', () => {
+  assert.deepEqual(only({}), {
+    id: 'web-1',
+    host: '10.0.0.5',
+    port: 8080,
+    health: 'passing',
+    peer: { weight: 10, id: 'web-1' },
+  });
+});
+
+test('without an address of its own an instance has its node’s', () => {
+  assert.equal(only({ service: { Address: '' } }).host, '10.0.0.1');
+});
+
+test('without weights it has 1', () => {
+  assert.equal(only({ service: { Weights: undefined } }).peer.weight, 1);
+});
+
+test('the worst check counts, and a warning has its own weight', () => {
+  const health = (...checks: [string, string][]) => only({ checks }).health;
+  assert.equal(health(), 'passing');
+  assert.equal(health(['serfHealth', 'passing'], ['a', 'warning']), 'warning');
+  assert.equal(health(['a', 'warning'], ['serfHealth', 'critical']), 'critical');
+  assert.equal(only({ checks: [['a', 'warning']] }).peer.weight, 3);
+});
+
+test('maintenance, of the node and of the service, is more than critical', () => {
+  for (const id of ['_node_maintenance', '_service_maintenance:web-1']) {
+    assert.equal(
+      only({
+        checks: [
+          ['a', 'critical'],
+          [id, 'critical'],
+        ],
+      }).health,
+      'maintenance',
+    );
+  }
+});
+
+test('meta gives the zone and makes a backup', () => {
+  const meta = (Meta: object) => only({ service: { Meta } }).peer;
+  assert.equal(meta({ zone: 'a' }).zone, 'a');
+  assert.equal(meta({ zone: '' }).zone, undefined);
+  assert.equal(meta({ backup: 'true' }).backup, true);
+  assert.equal(meta({ backup: 'false' }).backup, undefined);
+});
+
+test('an instance that makes no sense is left out and named; the others stay', () => {
+  const { instances, malformed } = readInstances([
+    entry({ service: { ID: 'a', Port: 0 } }),
+    entry({ service: { ID: 'b', Weights: { Passing: -1, Warning: 1 } } }),
+    entry({ service: { ID: 'c' }, checks: [['x', 'unheard of']] }),
+    { Node: { Node: 'n1' } },
+    null,
+    entry({ service: { ID: 'd' } }),
+  ]);
+  assert.deepEqual(
+    instances.map(({ id }) => id),
+    ['d'],
+  );
+  assert.deepEqual(malformed, [
+    'a on n1: Service.Port: 0 is not an integer from 1 to 65535',
+    'b on n1: Service.Weights.Passing: -1 is not an integer from 0 to 65535',
+    'c on n1: Checks.0.Status: "unheard of" is not passing, warning or critical',
+    'an instance on n1: Node.Address: missing, expected a string',
+    'an instance on an unknown node: null is not a mapping of names to values',
+  ]);
+});
+
+test('the order of the answer does not matter', () => {
+  const entries = ['b', 'a', 'c'].flatMap((id) =>
+    ['n2', 'n1'].map((node) => entry({ node, service: { ID: id, Address: `${node}.example` } })),
+  );
+  assert.deepEqual(readInstances(entries), readInstances(entries.toReversed()));
+});
+
+test('a host name becomes all its addresses, in canonical form', () => {
+  const { instances } = readInstances([
+    entry({ service: { ID: 'a', Address: 'web.example' } }),
+    entry({ service: { ID: 'b', Address: 'FD00:0:0::7' } }),
+    entry({ service: { ID: 'c', Address: 'nowhere.example' } }),
+  ]);
+  assert.deepEqual(hostNames(instances), ['web.example', 'nowhere.example']);
+  const addresses = new Map([['web.example', ['10.1.0.1', '10.1.0.2']]]);
+  assert.deepEqual(
+    toCandidates(instances, addresses).map(({ address, peer }) => `${peer.id} ${address}`),
+    ['a 10.1.0.1:8080', 'a 10.1.0.2:8080', 'b [fd00::7]:8080'],
+  );
+});

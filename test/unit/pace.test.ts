@@ -1,0 +1,32 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { createPace } from '../../agent/consul/pace.ts';
+
+/** Runs a watch whose every answer comes at once, for a minute. @returns how many there were */
+function asked(answer: 'change' | 'no change'): number {
+  let time = 0;
+  let count = 0;
+  const pace = createPace(() => time);
+  while (time < 60_000) {
+    count += 1;
+    time += pace.after(answer);
+  }
+  return count;
+}
+
+test('an endpoint that answers at once is asked about ten times a second', () => {
+  assert(asked('no change') <= 612, `${asked('no change')} times in a minute`);
+});
+
+test('a service that never rests is asked about fifty times a second', () => {
+  assert(asked('change') <= 3052, `${asked('change')} times in a minute`);
+});
+
+test('changes after a quiet time are not delayed at all', () => {
+  let time = 0;
+  const pace = createPace(() => time);
+  for (let i = 0; i < 1000; i += 1) pace.after('change');
+  time += 3_600_000;
+  for (let i = 0; i < 50; i += 1) assert.equal(pace.after('change'), 0);
+  assert(pace.after('change') > 0);
+});

@@ -1,0 +1,207 @@
+import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import type { Consistency } from '../../agent/config/config.ts';
+import { resolveConfig } from '../../agent/config/config.ts';
+import { createConsulClient } from '../../agent/consul/client.ts';
+import type { ConsulError } from '../../agent/consul/error.ts';
+import { watchService } from '../../agent/consul/watch.ts';
+import { temporaryFolder } from '../stack/folder.ts';
+import { until } from '../stack/process.ts';
+import { cutOff, error, FakeConsul, ok, type Reply } from './fake-consul.ts';
+
+interface Watched {
+  fake: FakeConsul;
+  /** The answers that were taken. */
+  answers: unknown[][];
+  errors: ConsulError[];
+}
+
+interface Options {
+  script: Reply[];
+  consistency?: Consistency;
+  env?: NodeJS.ProcessEnv;
+}
+
+/** Watches a fake Consul until the test ends. */
+async function watch(
+  t: TestContext,
+  { script, consistency = 'default', env }: Options,
+): Promise<Watched> {
+  const fake = await FakeConsul.start(script);
+  const config = resolveConfig({ service: ['web'], consul: fake.address }, env ?? {}, {});
+  const client = createConsulClient(config.consul);
+  const abort = new AbortController();
+  const watched: Watched = { fake, answers: [], errors: [] };
+  const done = watchService({
+    client,
+    query: { service: 'web', filter: undefined, consistency },
+    answered(entries) {
+      const changed = JSON.stringify(entries) !== JSON.stringify(watched.answers.at(-1));
+      watched.answers.push(entries);
+      return changed;
+    },
+    failed: (failure) => watched.errors.push(failure),
+    signal: abort.signal,
+  });
+  t.after(async () => {
+    abort.abort();
+    await done;
+    client.close();
+    await fake.stop();
+  });
+  return watched;
+}
+
+/** Waits until the watch holds its nth query. */
+async function held(watched: Watched, n: number): Promise<void> {
+  await until(`${n} queries`, () => watched.fake.requests.length >= n);
+  assert.equal(watched.fake.requests.length, n);
+}
+
+test('the first query answers at once, the next block on the index of the last', async (t) => {
+  const watched = await watch(t, { script: [ok(7, ['a']), ok('18446744073709551615', ['b'])] });
+  await held(watched, 3);
+  assert.deepEqual(watched.fake.indexes, [undefined, '7', '18446744073709551615']);
+  assert.deepEqual(watched.answers, [['a'], ['b']]);
+  const { searchParams } = watched.fake.requests[1]?.url ?? new URL(watched.fake.address);
+  const wait = /^(\d+)ms$/.exec(searchParams.get('wait') ?? '')?.[1];
+  assert(Number(wait) >= 40_500 && Number(wait) <= 49_500, `wait ${wait}`);
+});
+
+test('an index that goes back is dropped, and the content fetched at once', async (t) => {
+  const script = [ok(100, ['a']), ok(50, ['x']), ok(50, ['b'])];
+  const watched = await watch(t, { script });
+  await held(watched, 4);
+  assert.deepEqual(watched.fake.indexes, [undefined, '100', undefined, '50']);
+  // The answer that only showed the other index is not announced.
+  assert.deepEqual(watched.answers, [['a'], ['b']]);
+});
+
+test('an index of 0 is 1', async (t) => {
+  const watched = await watch(t, { script: [ok(0, [])] });
+  await held(watched, 2);
+  assert.deepEqual(watched.fake.indexes, [undefined, '1']);
+});
+
+test('an endpoint that answers at once is not asked in a tight loop', async (t) => {
+  const script = Array.from({ length: 1000 }, () => ok(5, ['a']));
+  const watched = await watch(t, { script });
+  await until('some answers', () => watched.answers.length > 5);
+  await new Promise((resolve) => setTimeout(resolve, 1000));
+  assert(watched.fake.requests.length < 40, `${watched.fake.requests.length} requests in a second`);
+});
+
+test('an error gives no index and no peers, and what happened meanwhile is fetched', async (t) => {
+  const script = [ok(100, ['a']), error(500, 'No cluster leader'), ok(101, ['b'])];
+  const watched = await watch(t, { script });
+  await held(watched, 4);
+  assert.deepEqual(watched.fake.indexes, [undefined, '100', undefined, '101']);
+  assert.deepEqual(watched.answers, [['a'], ['b']]);
+  assert.equal(
+    watched.errors[0]?.message,
+    `Consul at ${watched.fake.address}: 500 No cluster leader`,
+  );
+});
+
+const unusable: [string, Reply, RegExp][] = [
+  ['a body that is cut off', cutOff(9), /: the answer was cut off$/],
+  ['a refusal for its rate', error(429, 'too many'), /: 429 too many$/],
+  ['a body that is not a list', ok(9, { a: 1 }), /: the answer is not a JSON list$/],
+  [
+    'a page of a proxy',
+    (response) => response.writeHead(200, { 'content-type': 'text/html' }).end('<p>hi'),
+    /: the answer is not a JSON list$/,
+  ],
+  [
+    'JSON that is none',
+    (response) => response.writeHead(200, { 'content-type': 'application/json' }).end('[{'),
+    /decode \(application\/json\) failed/,
+  ],
+  [
+    'an endpoint without an index',
+    (response) => response.writeHead(200, { 'content-type': 'application/json' }).end('[]'),
+    /: no X-Consul-Index, this cannot be watched$/,
+  ],
+  [
+    'an answer that was filtered',
+    ok(9, [], { 'x-consul-results-filtered-by-acls': 'true' }),
+    /filtered by ACLs\)$/,
+  ],
+  ['a connection that closes without a word', (response) => response.destroy(), /http_max_conns/],
+];
+
+for (const [what, reply, message] of unusable) {
+  test(`changes nothing, and is soon asked for again: ${what}`, async (t) => {
+    const watched = await watch(t, { script: [ok(8, ['a']), reply, ok(10, ['b'])] });
+    await held(watched, 4);
+    assert.deepEqual(watched.answers, [['a'], ['b']]);
+    assert.equal(watched.errors.length, 1);
+    assert.match(watched.errors[0]?.message ?? '', message);
+  });
+}
+
+test('a wrong request is said loudly and repeated slowly', async (t) => {
+  const text = 'Failed to create boolean expression evaluator: 1:5: syntax error';
+  for (const reply of [error(400, 'Invalid wait'), error(500, text)]) {
+    const watched = await watch(t, { script: [ok(8, ['a']), reply, ok(9, ['b'])] });
+    await until('the error', () => watched.errors.length === 1);
+    assert.equal(watched.errors[0]?.ourFault, true);
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    assert.deepEqual(watched.answers, [['a']]);
+  }
+});
+
+test('403 reads the token file again', async (t) => {
+  const { folder, remove } = temporaryFolder();
+  t.after(remove);
+  const file = join(folder, 'token');
+  writeFileSync(file, 'old\n');
+  const script: Reply[] = [
+    ok(8, ['a']),
+    (response) => {
+      writeFileSync(file, 'new\n');
+      error(403, 'ACL not found')(response);
+    },
+    ok(9, ['b']),
+  ];
+  const watched = await watch(t, { script, env: { CONSUL_HTTP_TOKEN_FILE: file } });
+  await held(watched, 4);
+  assert.deepEqual(
+    watched.fake.requests.map(({ token }) => token),
+    ['old', 'old', 'new', 'new'],
+  );
+});
+
+test('a stale answer without a leader is asked for again from the leader', async (t) => {
+  for (const header of [{ 'x-consul-knownleader': 'false' }, { 'x-consul-lastcontact': '20704' }]) {
+    const script = [ok(50, ['old'], header), ok(70, ['new']), ok(60, ['new'])];
+    const watched = await watch(t, { script, consistency: 'stale' });
+    await held(watched, 4);
+    assert.deepEqual(watched.answers, [['new'], ['new']]);
+    const stale = watched.fake.requests.map(({ url }) => url.searchParams.has('stale'));
+    assert.deepEqual(stale, [true, false, true, true]);
+    // The leader's index is not used for a follower.
+    assert.deepEqual(watched.fake.indexes, [undefined, undefined, undefined, '60']);
+  }
+});
+
+test('when the leader does not answer, a stale answer without one changes nothing', async (t) => {
+  const noLeader = { 'x-consul-knownleader': 'false' };
+  const script = [
+    ok(50, ['a']),
+    ok(51, [], noLeader),
+    error(500, 'No cluster leader'),
+    ok(52, ['b']),
+  ];
+  const watched = await watch(t, { script, consistency: 'stale' });
+  await held(watched, 5);
+  assert.deepEqual(watched.answers, [['a'], ['b']]);
+});
+
+test('the namespace is sent, which the consul package leaves out', async (t) => {
+  const watched = await watch(t, { script: [], env: { CONSUL_NAMESPACE: 'team a' } });
+  await held(watched, 1);
+  assert.equal(watched.fake.requests[0]?.url.searchParams.get('ns'), 'team a');
+});
