@@ -17,7 +17,7 @@ export async function run(flags: Flags): Promise<number> {
   const targets = config.openresty.map(({ endpoint }) => endpoint.name);
   log.info(
     { upstreams: config.upstreams.size, consul: config.consul.endpoint.name, targets },
-    `watching ${config.upstreams.size} upstreams at ${config.consul.endpoint.name} for ${targets.join(', ')}`,
+    `watching ${[...config.upstreams.keys()].join(', ')} at ${config.consul.endpoint.name} for ${targets.join(', ')}`,
   );
   const agent = startAgent(config, log);
 
