@@ -124,11 +124,11 @@ end
 
 
 -- Whether the last try failed as nginx means it: no answer from the peer.
--- @param pattern of $upstream_status
-local function has_failed(pattern)
+-- @param after pattern of what the variables hold after that try
+local function has_failed(after)
     local status = ngx.var.upstream_status
-    return status ~= nil and find(status, pattern) ~= nil
-        and find(ngx.var.upstream_header_time, "%-[ :-]*$") ~= nil
+    return status ~= nil and find(status, "50[24]" .. after) ~= nil
+        and find(ngx.var.upstream_header_time, "%-" .. after) ~= nil
 end
 
 
@@ -146,7 +146,7 @@ function _M.balance(name)
     else
         if state then
             -- an internal redirect, or a request that had no log phase
-            leave_peer(state, has_failed("50[24] : [ :-]*$"))
+            leave_peer(state, has_failed(" : [ :-]*$"))
             forget(id, state)
         end
         state, peer = first_try(id, name or ngx.var.reloadless_upstream)
@@ -184,7 +184,7 @@ function _M.log()
     if state then
         -- error_page may have made any status of it
         local maybe = ngx.status >= 500 or ngx.req.is_internal()
-        leave_peer(state, maybe and has_failed("50[24]$"))
+        leave_peer(state, maybe and has_failed("$"))
         forget(id, state)
     end
 end
