@@ -1,20 +1,25 @@
 -- The request path: which peer gets this request, and what became of it.
 
+local attempt = require("reloadless.attempt")
 local base = require("resty.core.base")
 local counters = require("reloadless.counters")
+local inflight = require("reloadless.inflight")
 local upstream = require("reloadless.upstream")
 local upstreams = require("reloadless.table")
 local balancer = require("ngx.balancer")
 local ffi = require("ffi")
 
 local cast = ffi.cast
-local find = string.find
 local get_last_failure = balancer.get_last_failure
 local get_request = base.get_request
+local math_min = math.min
+local md5 = ngx.md5
 local ngx = ngx
+local now = ngx.now
 local pairs = pairs
 local set_current_peer = balancer.set_current_peer
 local set_more_tries = balancer.set_more_tries
+local set_timeouts = balancer.set_timeouts
 local table_version = upstreams.version
 local tonumber = tonumber
 local uintptr_t = ffi.typeof("uintptr_t")
@@ -35,10 +40,12 @@ local function find_upstream(name)
     local found = built[name]
     if found and found.seen == version then
         return found
+    elseif not name then
+        return nil
     end
 
     found = found or upstream.new(name)
-    built[name] = found:sync(version) and found or nil
+    built[name] = found:sync(version, now()) and found or nil
     return built[name]
 end
 
@@ -48,31 +55,105 @@ local function request_id()
 end
 
 
+local function begin(state, peer)
+    state.peer = peer
+    -- a subrequest has no log phase that would end the count
+    if state.counted then
+        counters.begin(peer)
+        state.upstream.fitness.tiers:update(peer)
+    end
+end
+
+
+-- The request leaves its peer, which has answered, failed, or neither.
+local function leave_peer(state, outcome, seconds, was_open)
+    local peer, found = state.peer, state.upstream
+    local fitness = found.fitness
+    state.peer = nil
+    if state.held then
+        state.held = false
+        inflight.release(peer)
+        fitness:freed(peer, now())
+    end
+    if state.counted then
+        counters.finish(peer, outcome == "failed")
+        fitness.tiers:update(peer)
+    end
+
+    if outcome == "failed" then
+        fitness:failed(peer, was_open, now())
+    elseif outcome == "answered" and peer.failed_at then
+        fitness:answered(peer, now())
+    end
+    if found.picker.observe and outcome then
+        found.picker.observe(peer, seconds, outcome)
+    end
+end
+
+
+-- Ends the last try, as it ended.
+local function finish(state, is_over)
+    if state.peer then
+        leave_peer(state, attempt.last(is_over))
+    end
+end
+
+
 local function forget(id, state)
     states[id] = nil
-    state.peer, state.upstream, state.tried = nil, nil, nil
+    state.upstream, state.tried, state.hashed = nil, nil, nil
     spare[#spare + 1] = state
 end
 
 
-local function leave_peer(state, failed)
-    -- a subrequest has no log phase that would end the count
-    if state.peer and state.counted then
-        counters.finish(state.peer, failed)
+-- A connection of the peer, if it has a limit.
+local function hold(state, peer)
+    if peer.max_conns == 0 or not state.counted then
+        return true
     end
-    state.peer = nil
+    state.held = inflight.acquire(peer)
+    return state.held
 end
 
 
-local function first_try(id, name)
-    local found = find_upstream(name)
-    local peer = found and found:pick()
-    if not peer then
-        -- nginx then finds the placeholder "down" and answers 502
-        ngx.log(ngx.WARN, "reloadless: no peer in upstream ", name)
-        return nil
-    end
+local function pick_any(state)
+    return state.upstream.fitness:pick(state.tried, state.hashed, now())
+end
 
+
+-- Peers that are full rest; each of them is asked once.
+local function pick_another(state, peer)
+    repeat
+        state.upstream.fitness:filled(peer, now())
+        peer = pick_any(state)
+    until not peer or hold(state, peer)
+    return peer
+end
+
+
+-- Without a loop of its own, which LuaJIT would not compile along.
+local function pick(state)
+    local peer = pick_any(state)
+    if peer and not hold(state, peer) then
+        return pick_another(state, peer)
+    end
+    return peer
+end
+
+
+-- The peer to which the client's cookie holds it, if that one still serves.
+local function stuck(state)
+    local found = state.upstream
+    local token = found.cookie and ngx.var[found.cookie]
+    local peer = token and found:stuck(token)
+    if peer and hold(state, peer) then
+        state.token = token
+        return peer
+    end
+end
+
+
+local function new_state(found)
     local state = spare[#spare]
     if state then
         spare[#spare] = nil
@@ -81,35 +162,64 @@ local function first_try(id, name)
     end
     state.upstream = found
     state.counted = not ngx.is_subrequest
-    state.left = found.size
+    state.held = false
+    state.token = nil
+    return state
+end
+
+
+local function first_try(id, name)
+    local found = find_upstream(name)
+    if not found then
+        return nil
+    end
+
+    local fitness = found.fitness
+    if fitness.agenda.size > 0 then
+        fitness:tend(now())
+    end
+    local state = new_state(found)
+    state.hashed = found.key and found.key()
+    local peer = stuck(state) or pick(state)
+    if not peer then
+        forget(id, state)
+        return nil
+    end
+
     states[id] = state
-    if found.size > 1 then
-        -- the placeholder counts for no try, so this is the number of all
-        set_more_tries(found.size)
+    local settings = found.settings
+    local tries = math_min(found.size, settings.max_tries or found.size)
+    state.left = tries
+    if tries > 1 then
+        -- the placeholder counts for none, so this is the number of all
+        set_more_tries(tries)
+    end
+    if found.has_timeouts then
+        set_timeouts(settings.connect_timeout, settings.send_timeout,
+                     settings.read_timeout)
     end
     return state, peer
 end
 
 
--- Whether the try that failed had a connection, maybe one from the pool that
--- the peer had closed.
-local function had_connection(code)
-    -- the try that begins stands last, and is nothing yet
-    return code == 502 and not find(ngx.var.upstream_connect_time, "%- : $")
-end
+local function next_try(state)
+    local peer = state.peer
+    local _, seconds, had_connection = attempt.last(false)
+    leave_peer(state, "failed", seconds, had_connection)
 
-
-local function next_try(state, code)
     local tried = state.tried or {}
     state.tried = tried
-    tried[state.peer] = had_connection(code) and "connected" or "dead"
+    tried[peer] = had_connection and "connected" or "dead"
     state.left = state.left - 1
-    leave_peer(state, true)
 
     -- the table may have moved since
     local found = find_upstream(state.upstream.name)
-    local peer = found and found:pick(tried)
-    if found and not peer and state.left <= 0 then
+    if not found then
+        return nil
+    end
+    state.upstream = found
+    peer = pick(state)
+    if not peer and state.left <= 0 then
         -- All tries that we asked for are over. nginx grants another only for
         -- a pooled connection that the peer had closed: that peer is fine.
         for other, how in pairs(tried) do
@@ -117,18 +227,9 @@ local function next_try(state, code)
                 tried[other] = nil
             end
         end
-        peer = found:pick(tried)
+        peer = pick(state)
     end
     return peer
-end
-
-
--- Whether the last try failed as nginx means it: no answer from the peer.
--- @param after pattern of what the variables hold after that try
-local function has_failed(after)
-    local status = ngx.var.upstream_status
-    return status ~= nil and find(status, "50[24]" .. after) ~= nil
-        and find(ngx.var.upstream_header_time, "%-" .. after) ~= nil
 end
 
 
@@ -137,28 +238,26 @@ end
 function _M.balance(name)
     local id = request_id()
     local state = states[id]
-    local failure, code, peer
-    if state then
-        failure, code = get_last_failure()
-    end
-    if failure then
-        peer = next_try(state, code)
+    local peer
+    if state and get_last_failure() then
+        peer = next_try(state)
     else
         if state then
             -- an internal redirect, or a request that had no log phase
-            leave_peer(state, has_failed(" : [ :-]*$"))
+            finish(state, false)
             forget(id, state)
         end
-        state, peer = first_try(id, name or ngx.var.reloadless_upstream)
+        name = name or ngx.var.reloadless_upstream
+        state, peer = first_try(id, name)
     end
     if not peer then
+        -- nginx then finds the placeholder "down" and answers 502
+        ngx.log(ngx.WARN, "reloadless: no peer in upstream ",
+                name or state and state.upstream.name)
         return
     end
 
-    state.peer = peer
-    if state.counted then
-        counters.begin(peer)
-    end
+    begin(state, peer)
     local ok, err = set_current_peer(peer.host, peer.port)
     if not ok then
         ngx.log(ngx.ERR, "reloadless: peer ", peer.key, ": ", err)
@@ -176,17 +275,47 @@ function _M.access(name)
 end
 
 
+--- Holds the client to its peer by a cookie: for header_filter_by_lua, in
+-- locations whose upstreams are sticky.
+function _M.header()
+    local state = states[request_id()]
+    local found = state and state.upstream
+    if not found or not found.cookie or not state.peer then
+        return
+    end
+
+    local token = md5(state.peer.key)
+    if token ~= state.token then
+        local cookies = ngx.header["Set-Cookie"] or {}
+        if type(cookies) == "string" then
+            cookies = { cookies }
+        end
+        cookies[#cookies + 1] = found.settings.sticky .. "=" .. token
+                                .. "; Path=/; HttpOnly; SameSite=Lax"
+        ngx.header["Set-Cookie"] = cookies
+    end
+end
+
+
 --- Ends what balance began: for log_by_lua. Requests that reached no peer cost
 -- one table look-up.
 function _M.log()
     local id = request_id()
     local state = states[id]
-    if state then
-        -- error_page may have made any status of it
-        local maybe = ngx.status >= 500 or ngx.req.is_internal()
-        leave_peer(state, maybe and has_failed("$"))
-        forget(id, state)
+    if not state then
+        return
     end
+
+    -- error_page may have made any status of a failure
+    local peer = state.peer
+    if ngx.status >= 499 or ngx.req.is_internal()
+       or peer and peer.failed_at or state.upstream.picker.observe
+    then
+        finish(state, true)
+    elseif peer then
+        leave_peer(state, "answered")
+    end
+    forget(id, state)
 end
 
 

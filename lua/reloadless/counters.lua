@@ -2,6 +2,8 @@
 -- and add up once a second in the dict reloadless_counters, so that a request
 -- pays for no shared write.
 
+local inflight = require("reloadless.inflight")
+
 local concat = table.concat
 local find = string.find
 local gmatch = string.gmatch
@@ -30,7 +32,7 @@ local function flush(premature)
     is_ending = is_ending or premature
     local busy, lines = {}, {}
     for _, peer in ipairs(touched) do
-        local id = peer.upstream .. ":" .. peer.key
+        local id = peer.id
         if peer.requests > 0 then
             dict:incr("r:" .. id, peer.requests, 0)
             peer.requests = 0
@@ -39,13 +41,17 @@ local function flush(premature)
             dict:incr("f:" .. id, peer.failures, 0)
             peer.failures = 0
         end
-        peer.touched = peer.active > 0
+        peer.touched = peer.active > 0 or peer.ejected == true
         if peer.touched then
             busy[#busy + 1] = peer
             lines[#lines + 1] = id .. " " .. peer.active
+                                .. (peer.ejected and " ejected" or "")
         end
     end
     touched = busy
+    if ngx.worker.id() == 0 then
+        inflight.reap_gone()
+    end
 
     -- what a killed worker reported goes with its time to live
     local key = "a:" .. ngx.worker.pid()
@@ -82,20 +88,21 @@ end
 
 --- Reads the counters of all peers.
 -- @return a function of an upstream's name and a peer's address that gives
---   requests, failures, active
+--   requests, failures, active, and whether a worker has ejected it
 function _M.reader()
-    local active = {}
+    local active, ejected = {}, {}
     for _, key in ipairs(dict:get_keys(0)) do
         local lines = find(key, "a:", 1, true) == 1 and dict:get(key) or ""
-        for id, count in gmatch(lines, "(%S+) (%d+)") do
+        for id, count, mark in gmatch(lines, "(%S+) (%d+)([^\n]*)") do
             active[id] = (active[id] or 0) + count
+            ejected[id] = ejected[id] or mark ~= ""
         end
     end
 
     return function(upstream, peer)
         local id = upstream .. ":" .. peer
         return dict:get("r:" .. id) or 0, dict:get("f:" .. id) or 0,
-               active[id] or 0
+               active[id] or 0, ejected[id] or false
     end
 end
 
@@ -112,6 +119,7 @@ end
 
 --- Starts the reports of this worker.
 function _M.init_worker()
+    inflight.init_worker(dict)
     assert(ngx.timer.every(flush_seconds, flush))
 end
 

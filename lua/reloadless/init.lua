@@ -4,6 +4,7 @@
 --   init_worker_by_lua  init_worker()
 --   access_by_lua       access(name?)
 --   balancer_by_lua     balance(name?)
+--   header_filter_by_lua  header(), where sticky cookies are wanted
 --   log_by_lua          log()
 --   content_by_lua      admin(), in a server of its own
 
@@ -18,6 +19,7 @@ local _M = {
     access = balancer.access,
     admin = admin.handle,
     balance = balancer.balance,
+    header = balancer.header,
     log = balancer.log,
 }
 

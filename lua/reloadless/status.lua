@@ -12,11 +12,13 @@ local sort = table.sort
 local _M = {}
 
 
-local function state_of(fields)
+local function state_of(fields, ejected)
     if fields.drain then
         return "drain"
+    elseif fields.weight == 0 then
+        return "down"
     end
-    return fields.weight == 0 and "down" or "up"
+    return ejected and "ejected" or "up"
 end
 
 
@@ -30,9 +32,11 @@ local function upstream_json(name, read, count)
     local members = {}
     for _, body in ipairs(read.bodies) do
         for key, fields in pairs(document.decode_peers(body)) do
-            fields.state = state_of(fields)
+            local ejected
+            fields.requests, fields.failures, fields.active, ejected =
+                count(name, key)
+            fields.state = state_of(fields, ejected)
             fields.weight = fields.weight or 1
-            fields.requests, fields.failures, fields.active = count(name, key)
             members[#members + 1] = document.encode(key) .. ":"
                                     .. document.encode(fields)
         end

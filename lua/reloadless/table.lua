@@ -17,9 +17,8 @@
 -- for the writer and for each worker that follows.
 
 local document = require("reloadless.document")
-local ffi = require("ffi")
+local process = require("reloadless.process")
 
-local C = ffi.C
 local concat = table.concat
 local crc32 = ngx.crc32_short
 local find = string.find
@@ -37,13 +36,7 @@ local sort = table.sort
 local sub = string.sub
 local tonumber = tonumber
 
-ffi.cdef[[
-int kill(int pid, int sig);
-]]
-
 local _M = {}
-
-local ESRCH = 3
 
 -- Peers of one head up to this number stay in it; beyond, chunks hold half of
 -- it on average, and are laid anew when they hold a quarter or twice as much.
@@ -269,11 +262,6 @@ function _M.status()
 end
 
 
-local function is_alive(pid)
-    return C.kill(pid, 0) == 0 or ffi.errno() ~= ESRCH
-end
-
-
 -- A write that ended halfway may have left some upstreams new under the old
 -- version, or staged keys that nothing names.
 local function mend()
@@ -310,7 +298,7 @@ local function lock()
         end
 
         local holder = dict:get("lock")
-        if holder and not is_alive(holder)
+        if holder and not process.is_alive(holder)
            and dict:safe_add("steal:" .. holder, pid, lock_seconds)
         then
             dict:set("lock", pid)

@@ -1,16 +1,27 @@
--- One upstream as one worker has it: built from the table, brought up to date
--- peer by peer, with the pickers of its tiers.
+-- One upstream as one worker has it: built from the table and brought up to
+-- date peer by peer. What is known of the peers that stay is kept.
 
 local address = require("reloadless.address")
 local document = require("reloadless.document")
-local round_robin = require("reloadless.picker.round_robin")
+local fitness = require("reloadless.fitness")
 local upstreams = require("reloadless.table")
+local template = require("reloadless.template")
 
+local md5 = ngx.md5
 local pairs = pairs
+local random = math.random
 local setmetatable = setmetatable
 
 local _M = {}
 local mt = { __index = _M }
+
+local pickers = {
+    round_robin = require("reloadless.picker.round_robin"),
+    least_conn = require("reloadless.picker.least_conn"),
+    random = require("reloadless.picker.random"),
+    ewma = require("reloadless.picker.ewma"),
+    hash = require("reloadless.picker.hash"),
+}
 
 
 --- @param name of the upstream
@@ -22,99 +33,141 @@ function _M.new(name)
         have = nil,             -- what upstreams.read gave, bodies aside
         members = {},           -- by chunk: the fields of peers by address
         peers = {},             -- by address
-        size = 0,               -- peers that may be picked
-        tiers = { round_robin.new(), round_robin.new() },
+        size = 0,               -- peers that take new traffic
+        fitness = fitness.new(),
+        by_token = nil,         -- when sticky: peers by what the cookie holds
     }, mt)
 end
 
 
--- The tier that may give out the peer, or nil.
-local function tier_of(peer)
-    if peer.weight == 0 or peer.drain then
-        return nil
-    end
-    return peer.backup and 2 or 1
+local function takes_new_traffic(peer)
+    return peer.weight > 0 and not peer.drain
 end
 
 
-local function place(self, peer, tier)
-    local was = peer.tier
-    if was and was ~= tier then
-        self.tiers[was]:remove(peer)
+local function leave(self, peer)
+    if peer.is_in then
+        peer.is_in = false
         self.size = self.size - 1
-        was = nil
+        self.fitness:leave(peer)
     end
-    if tier then
-        self.tiers[tier]:set(peer, peer.weight)
-        self.size = self.size + (was and 0 or 1)
-    end
-    peer.tier = tier
 end
 
 
-local function upsert(self, key, fields)
-    local peer = self.peers[key]
-    if not peer then
-        local parsed = address.parse(key)
-        peer = {
-            key = key,
-            upstream = self.name,
-            host = parsed.host,
-            port = parsed.port,
-            active = 0,         -- requests that this worker has on it now
-            requests = 0,       -- since the last flush of the counters
-            failures = 0,
-        }
-        self.peers[key] = peer
+local function new_peer(self, key)
+    local parsed = address.parse(key)
+    local peer = {
+        key = key,
+        id = self.name .. ":" .. key,
+        host = parsed.host,
+        port = parsed.port,
+        phase = random(),       -- its place in the turns of this worker
+        active = 0,             -- requests that this worker has on it now
+        requests = 0,           -- since the last flush of the counters
+        failures = 0,
+    }
+    self.peers[key] = peer
+    if self.by_token then
+        self.by_token[md5(key)] = peer
+    end
+    return peer
+end
+
+
+local function upsert(self, key, fields, now)
+    local peer = self.peers[key] or new_peer(self, key)
+    if peer.is_in
+       and (peer.zone ~= fields.zone or peer.backup ~= fields.backup)
+    then
+        leave(self, peer)
     end
 
     peer.weight = fields.weight or 1
     peer.backup = fields.backup
     peer.drain = fields.drain
-    place(self, peer, tier_of(peer))
+    peer.zone = fields.zone
+    peer.max_conns = fields.max_conns or 0
+    peer.slow_start = fields.slow_start
+    if not takes_new_traffic(peer) then
+        return leave(self, peer)
+    end
+
+    if peer.is_in then
+        return self.fitness:reweigh(peer, now)
+    end
+    peer.is_in = true
+    self.size = self.size + 1
+    self.fitness:join(peer, self.have ~= nil, now)
 end
 
 
-local function apply(self, read)
+local function forget(self, key)
+    local peer = self.peers[key]
+    leave(self, peer)
+    self.peers[key] = nil
+    if self.by_token then
+        self.by_token[md5(key)] = nil
+    end
+end
+
+
+local function apply_peers(self, read, now)
     local gone = {}
-    local function forget(members)
+    local function mark(members)
         for key in pairs(members or {}) do
             gone[key] = true
         end
     end
     if self.have and #self.have.versions ~= #read.versions then
         for _, members in pairs(self.members) do
-            forget(members)
+            mark(members)
         end
         self.members = {}
     end
     for i in pairs(read.bodies) do
-        forget(self.members[i])
+        mark(self.members[i])
     end
 
     for i, body in pairs(read.bodies) do
         self.members[i] = document.decode_peers(body)
         for key, fields in pairs(self.members[i]) do
             gone[key] = nil
-            upsert(self, key, fields)
+            upsert(self, key, fields, now)
         end
     end
     for key in pairs(gone) do
-        place(self, self.peers[key], nil)
-        self.peers[key] = nil
+        forget(self, key)
     end
+end
 
-    read.bodies = nil
-    self.have = read
-    self.settings = document.decode(read.settings)
+
+local function apply_settings(self, settings, now)
+    self.settings = settings
+    self.picker = pickers[settings.balance or "round_robin"]
+    self.fitness:use(self.picker, settings, now)
+    self.has_timeouts = settings.connect_timeout or settings.send_timeout
+                        or settings.read_timeout
+    self.key = settings.balance == "hash"
+               and template.compile(settings.hash_key) or nil
+
+    self.cookie = settings.sticky and "cookie_" .. settings.sticky
+    if not self.cookie then
+        self.by_token = nil
+    elseif not self.by_token then
+        self.by_token = {}
+        for key, peer in pairs(self.peers) do
+            self.by_token[md5(key)] = peer
+        end
+    end
 end
 
 
 --- Brings the upstream to the table's version. Work is done for the peers
 -- that changed; what the others have learnt stays.
 -- @param version of the table
+-- @param now in seconds
 -- @return false when the table has no such upstream
-function _M:sync(version)
+function _M:sync(version, now)
     local current = upstreams.upstream_version(self.name)
     if not current then
         return false
@@ -125,22 +178,30 @@ function _M:sync(version)
         if not read then
             return false
         end
-        apply(self, read)
+        if not self.have or self.have.settings ~= read.settings then
+            apply_settings(self, document.decode(read.settings), now)
+        end
+        apply_peers(self, read, now)
+        read.bodies = nil
+        self.have = read
     end
     self.seen = version
     return true
 end
 
 
---- @param tried set of peers that this request has tried, or nil
--- @return a peer: a backup only when no primary is left; nil when none is
-function _M:pick(tried)
-    local tiers = self.tiers
-    return tiers[1]:pick(tried) or tiers[2]:pick(tried)
+--- @param token that a sticky cookie holds
+-- @return the peer that it names, even one that takes no new traffic; nil when
+--   that peer is gone, ejected or full
+function _M:stuck(token)
+    local peer = self.by_token[token]
+    if peer and not peer.ejected and not peer.full then
+        return peer
+    end
 end
 
 
---- Whether any peer may be picked.
+--- Whether any peer takes new traffic.
 function _M:is_empty()
     return self.size == 0
 end

@@ -52,7 +52,7 @@ const workers = await onTwoWorkers(url);
 beforeEach(() => admin.write('PUT', '/v1/upstreams', { upstreams: {} }));
 
 const put = (...peers: Parameters<typeof peersOf>) =>
-  admin.write('PUT', '/v1/upstreams/web', { peers: peersOf(...peers) });
+  admin.write('PUT', '/v1/upstreams/web', { max_fails: 0, peers: peersOf(...peers) });
 
 type Counts = { requests: number; failures: number; active: number };
 
@@ -148,7 +148,7 @@ test('an internal redirect to another upstream ends the first try', async () => 
   const answering = await startPeer((request, response) => {
     response.writeHead(Number(request.url?.split('/')[2])).end();
   });
-  await admin.write('PUT', '/v1/upstreams/other', { peers: peersOf(other) });
+  await admin.write('PUT', '/v1/upstreams/other', { max_fails: 0, peers: peersOf(other) });
   await put(dead);
   for (let i = 0; i < 3; i += 1) assert.equal((await web.send('GET', '/fallback')).body, 'ok');
   await assertCounts({ [dead]: all(3, 3) });
@@ -162,7 +162,7 @@ test('an internal redirect to another upstream ends the first try', async () => 
   // and to one that fails as well
   await put(dead);
   const gone = await deadAddress();
-  await admin.write('PUT', '/v1/upstreams/other', { peers: peersOf(gone) });
+  await admin.write('PUT', '/v1/upstreams/other', { max_fails: 0, peers: peersOf(gone) });
   assert.equal((await web.send('GET', '/fallback')).status, 502);
   await assertCounts({ [dead]: all(4, 4) });
   await assertCounts({ [gone]: all(1, 1) }, 'other');

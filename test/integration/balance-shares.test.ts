@@ -26,7 +26,7 @@ const workers = await onTwoWorkers(`127.0.0.1:${open.nginx.port}`);
 const path = '/v1/upstreams/web';
 
 const put = (...peers: Parameters<typeof peersOf>) =>
-  admin.write('PUT', path, { peers: peersOf(...peers) });
+  admin.write('PUT', path, { max_fails: 0, peers: peersOf(...peers) });
 
 /** The peers of n requests in a row, each of which must be served at its first try. */
 async function sequence(n: number, client: Client = web, at = '/'): Promise<string[]> {

@@ -32,9 +32,12 @@ end
 describe("a heap", function()
     it("has its smallest key on top after any operations", function()
         for _, items in ipairs({ 1, 2, 3, 10, 60 }) do
-            local queue, model = heap.new(), {}
+            local queue, model, all = heap.new(), {}, {}
+            for i = 1, items do
+                all[i] = {}
+            end
             for _ = 1, 5000 do
-                local item = math.random(items)
+                local item = all[math.random(items)]
                 if math.random(3) == 1 then
                     queue:remove(item)
                     model[item] = nil
@@ -53,7 +56,7 @@ describe("a heap", function()
         local queue, keys = heap.new(), {}
         for i = 1, 2000 do
             keys[i] = math.random()
-            queue:set(i, keys[i])
+            queue:set({}, keys[i])
         end
         table.sort(keys)
         for i = 1, 2000 do
@@ -65,16 +68,33 @@ describe("a heap", function()
     end)
 
     it("keeps nothing of what was removed", function()
-        local queue = heap.new()
+        local queue, all = heap.new(), {}
         for i = 1, 100 do
-            queue:set(i, -i)
+            all[i] = {}
+            queue:set(all[i], -i)
         end
         for i = 1, 100 do
-            queue:remove(i)
-            queue:remove(i)
+            queue:remove(all[i])
+            queue:remove(all[i])
+            assert.same({}, all[i])
         end
-        assert.same({ size = 0, items = {}, keys = {}, places = {} },
+        assert.same({ size = 0, items = {}, keys = {}, ties = {} },
                     { size = queue.size, items = queue.items,
-                      keys = queue.keys, places = queue.places })
+                      keys = queue.keys, ties = queue.ties })
+    end)
+
+    it("tells equal keys apart by the second one", function()
+        local queue = heap.new()
+        for i = 1, 500 do
+            local item = { tie = math.random() }
+            queue:set(item, i % 2, item.tie)
+        end
+        local last, of = -1, 0
+        for _ = 1, 500 do
+            local item, key = queue:top()
+            assert(key > of or item.tie > last, "not in order")
+            last, of = item.tie, key
+            queue:remove(item)
+        end
     end)
 end)

@@ -1,6 +1,37 @@
 -- What the pure modules take of nginx when they are loaded, and one seed for
 -- all random tests, so that a failure comes again.
 
-rawset(_G, "ngx", { null = require("cjson").null })
+local bit = require("bit")
+
+local crc_of_byte = {}
+for i = 0, 255 do
+    local crc = i
+    for _ = 1, 8 do
+        local odd = bit.band(crc, 1) == 1
+        crc = bit.rshift(crc, 1)
+        crc = odd and bit.bxor(crc, 0xedb88320) or crc
+    end
+    crc_of_byte[i] = crc
+end
+
+local clock = { now = 1000 }
+
+rawset(_G, "ngx", {
+    null = require("cjson").null,
+    -- CRC-32 of ISO 3309, as nginx has it
+    crc32_short = function(text)
+        local crc = -1
+        for i = 1, #text do
+            local byte = bit.band(bit.bxor(crc, text:byte(i)), 255)
+            crc = bit.bxor(crc_of_byte[byte], bit.rshift(crc, 8))
+        end
+        return bit.bxor(crc, -1) % 2 ^ 32
+    end,
+    now = function()
+        return clock.now
+    end,
+    -- for specs: the time that now gives
+    clock = clock,
+})
 
 math.randomseed(20)

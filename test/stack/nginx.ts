@@ -15,6 +15,8 @@ export interface NginxOptions {
   init?: string;
   /** Lines for the main context. */
   main?: string;
+  /** A command that runs nginx, such as a profiler with its options. */
+  wrapper?: string[];
   /** Where the admin endpoint listens; default a loopback port. */
   adminListen?: string;
 }
@@ -22,15 +24,15 @@ export interface NginxOptions {
 /** An nginx (or OpenResty) of our own in a folder of its own, with the repository's Lua. */
 export class Nginx {
   readonly #folder: string;
-  readonly #bin: string;
+  readonly #command: string[];
   #child: ReturnType<typeof start> | undefined;
   readonly port: number;
   readonly adminPort: number;
   readonly snapshot: string;
 
-  private constructor(folder: string, bin: string, port: number, adminPort: number) {
+  private constructor(folder: string, command: string[], port: number, adminPort: number) {
     this.#folder = folder;
-    this.#bin = bin;
+    this.#command = command;
     this.port = port;
     this.adminPort = adminPort;
     this.snapshot = join(folder, 'upstreams.snapshot');
@@ -40,7 +42,12 @@ export class Nginx {
   static async start(folder: string, options: NginxOptions): Promise<Nginx> {
     const found = findNginx();
     if (found === undefined) throw new Error('no nginx: run node test/stack/install.mjs serve');
-    const nginx = new Nginx(folder, found.bin, await freePort(), await freePort());
+    const nginx = new Nginx(
+      folder,
+      [...(options.wrapper ?? []), found.bin],
+      await freePort(),
+      await freePort(),
+    );
     mkdirSync(join(folder, 'logs'), { recursive: true });
     // Workers run as nobody when we are root: they must reach their files.
     chmodSync(folder, 0o755);
@@ -58,8 +65,8 @@ pid nginx.pid;
 error_log logs/error.log info;
 ${modules.map((path) => `load_module ${path};`).join('\n')}
 ${options.main ?? ''}
-worker_rlimit_nofile 20000;
-events { worker_connections 8192; }
+worker_rlimit_nofile 65536;
+events { worker_connections 32768; }
 http {
     access_log off;
     client_body_temp_path tmp_body;
@@ -117,11 +124,9 @@ ${options.http({ port: this.port, adminPort: this.adminPort })}
   /** Starts nginx (again) and waits until it listens. */
   async up(): Promise<void> {
     const log = join(this.#folder, 'logs/error.log');
-    const child = start(
-      this.#bin,
-      ['-p', this.#folder, '-c', join(this.#folder, 'nginx.conf')],
-      log,
-    );
+    const [command = '', ...args] = this.#command;
+    const config = join(this.#folder, 'nginx.conf');
+    const child = start(command, [...args, '-p', this.#folder, '-c', config], log);
     this.#child = child;
     await until('nginx answers', async () => {
       if (!isRunning(child)) throw new Error(`nginx ended:\n${tail(log)}`);

@@ -1,101 +1,136 @@
--- Smooth weighted round robin in O(log n): earliest deadline first.
+-- Smooth weighted round robin at a cost that does not depend on the number of
+-- peers: a walk along a ring on which a peer of weight w has w points, evenly
+-- spaced and shifted by a random phase of its own.
 --
--- In each turn of virtual time a peer of weight w is due w times, evenly
--- spaced and shifted by a random phase of its own. So a full turn gives exact
--- shares, peers of equal weight follow each other in an order that differs
--- from worker to worker, and a change of the peer list moves nobody else's
--- place. nginx's own smooth round robin, which walks all peers on each pick,
--- has the same shares.
+-- So a full turn gives exact shares, peers of equal weight follow each other in
+-- an order that differs from worker to worker, and a change of the peer list
+-- moves nobody else's place. nginx's own smooth round robin, which walks all
+-- peers on each pick, has the same shares.
 
-local heap = require("reloadless.heap")
+local rings = require("reloadless.ring")
 
 local ceil = math.ceil
+local circle = rings.circle
 local floor = math.floor
+local log = math.log
+local max = math.max
+local pairs = pairs
 local random = math.random
 local setmetatable = setmetatable
 
 local _M = {}
 local mt = { __index = _M }
 
+-- Beyond this sum weights are scaled down, all by the same power of two: 8 MiB.
+local most_points = 2 ^ 20
+-- Points passed over in a row, before the next is taken all the same.
+local most_passed = 20
+
+
+local function points(peer, weight, add)
+    local count = max(1, floor(weight + 0.5))
+    for step = 0, count - 1 do
+        add(floor((step + peer.phase) / count * circle))
+    end
+end
+
+
+local function unit_of(weights)
+    local sum = 1
+    for _, weight in pairs(weights) do
+        sum = sum + weight
+    end
+    return 2 ^ max(0, ceil(log(sum / most_points) / log(2)))
+end
+
 
 --- @return a picker without peers
 function _M.new()
-    local self = {
-        heap = heap.new(),
-        time = random(),    -- virtual, in turns
-        -- by peer: its weight, its phase in 0..1, and when it is due next:
-        -- time due = turn + (step + phase) / weight
-        weight = {}, phase = {}, turn = {}, step = {},
-    }
-    return setmetatable(self, mt)
+    return setmetatable({
+        ring = rings.new(points, unit_of),
+        place = 0,              -- of the next point
+        position = floor(random() * circle),    -- behind the last point
+        shares = {},            -- by peer in slow start: how many of its
+        slow = 0,               -- points count; and the number of such peers
+    }, mt)
 end
 
 
-local function due(self, peer)
-    return self.turn[peer]
-           + (self.step[peer] + self.phase[peer]) / self.weight[peer]
+local function set_share(self, peer, share)
+    self.slow = self.slow + (share and 1 or 0) - (self.shares[peer] and 1 or 0)
+    self.shares[peer] = share
 end
 
 
---- Adds a peer, or gives it another weight (1 and up).
+--- Adds a peer, or gives it another weight (above 0).
 function _M:set(peer, weight)
-    if self.weight[peer] == weight then
-        return
-    end
-
-    self.weight[peer] = weight
-    self.phase[peer] = self.phase[peer] or random()
-
-    -- the first of its places that is not over
-    local turn = floor(self.time)
-    local step = ceil((self.time - turn) * weight - self.phase[peer])
-    if step >= weight then
-        turn, step = turn + 1, 0
-    end
-    self.turn[peer], self.step[peer] = turn, step
-    self.heap:set(peer, due(self, peer))
+    local whole = ceil(weight)
+    set_share(self, peer, whole ~= weight and weight / whole or nil)
+    self.ring:set(peer, whole)
 end
 
 
 --- Takes a peer out.
 function _M:remove(peer)
-    self.heap:remove(peer)
-    self.weight[peer], self.phase[peer] = nil, nil
-    self.turn[peer], self.step[peer] = nil, nil
+    set_share(self, peer, nil)
+    self.ring:remove(peer)
+end
+
+
+-- The peer at the next point.
+local function step(self)
+    local ring = self.ring
+    local place, size = self.place, ring.size
+    if place >= size then
+        if size == 0 then
+            return nil
+        end
+        place = 0
+    end
+    local peer, position = ring:point(place)
+    self.place = place + 1
+    self.position = position + 1
+    return peer
+end
+
+
+-- The peer of the next point that counts: in slow start not all do.
+local function step_slowly(self)
+    local peer
+    for _ = 1, most_passed do
+        peer = step(self)
+        local share = peer and self.shares[peer]
+        if not share or random() < share then
+            return peer
+        end
+    end
+    return peer
+end
+
+
+-- The next peer that was not tried.
+local function step_over(self, tried)
+    for _ = 1, self.ring.size do
+        local peer = step(self)
+        if not tried[peer] then
+            return peer
+        end
+    end
 end
 
 
 --- @param tried set of peers that must not be picked, or nil
 -- @return a peer, or nil when none is left
 function _M:pick(tried)
-    local queue = self.heap
-    local peer, time = queue:top()
-    local aside
-    while peer and tried and tried[peer] do
-        -- keeps its turn: it goes back to where it was
-        queue:remove(peer)
-        aside = { peer = peer, time = time, next = aside }
-        peer, time = queue:top()
+    if self.ring:settle() then
+        self.place = self.ring:find(self.position % circle)
     end
-    while aside do
-        queue:set(aside.peer, aside.time)
-        aside = aside.next
+    if tried then
+        return step_over(self, tried)
+    elseif self.slow > 0 then
+        return step_slowly(self)
     end
-    if not peer then
-        return nil
-    end
-
-    if time > self.time then
-        self.time = time
-    end
-    local step = self.step[peer] + 1
-    if step >= self.weight[peer] then
-        self.turn[peer] = self.turn[peer] + 1
-        step = 0
-    end
-    self.step[peer] = step
-    queue:set(peer, due(self, peer))
-    return peer
+    return step(self)
 end
 
 

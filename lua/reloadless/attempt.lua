@@ -1,0 +1,43 @@
+-- What became of a try, read from nginx's variables of the upstream: one value
+-- for each try, joined by ", ", or by " : " where a redirect was between.
+
+local match = string.match
+local ngx = ngx
+local tonumber = tonumber
+
+local _M = {}
+
+
+-- While the balancer runs, the try that begins stands last and is nothing yet:
+-- " : " on a retry, " : -" after a redirect.
+local function last_of(name, is_over)
+    local values = ngx.var[name]
+    return values and match(values, is_over and "([^ ,:]+)$"
+                                    or "([^ ,:]+) : %-?$")
+end
+
+
+--- The last try that is over.
+-- @param is_over whether the request is; else another try begins
+-- @return "answered"; "failed", when the peer gave no answer as nginx means it;
+--   or "left", when the client did not wait for one
+-- @return the seconds until the answer began, or until the try ended, or nil
+-- @return when it failed, whether it had a connection, maybe one from the pool
+--   that the peer had closed
+function _M.last(is_over)
+    local seconds = tonumber(last_of("upstream_header_time", is_over))
+    if seconds then
+        return "answered", seconds
+    end
+
+    seconds = tonumber(last_of("upstream_response_time", is_over))
+    local status = last_of("upstream_status", is_over)
+    if status ~= "502" and status ~= "504" then
+        return "left", seconds
+    end
+    local connected = tonumber(last_of("upstream_connect_time", is_over)) ~= nil
+    return "failed", seconds, connected and status == "502"
+end
+
+
+return _M

@@ -1,0 +1,93 @@
+-- The peer with the fewest requests of this worker for its weight, in
+-- O(log n); among equals, who is due first in weighted turns.
+
+local heap = require("reloadless.heap")
+local turns = require("reloadless.turns")
+
+local pairs = pairs
+local setmetatable = setmetatable
+
+local _M = {}
+local mt = { __index = _M }
+
+
+--- @return a picker without peers
+function _M.new()
+    return setmetatable({
+        queue = heap.new(),
+        turns = turns.new(),
+        entries = {},           -- by peer
+    }, mt)
+end
+
+
+local function place(self, entry)
+    self.queue:set(entry, entry.peer.active / entry.weight, entry.due)
+end
+
+
+--- Adds a peer, or gives it another weight (above 0).
+function _M:set(peer, weight)
+    local entry = self.entries[peer]
+    if not entry then
+        entry = { peer = peer, phase = peer.phase }
+        self.entries[peer] = entry
+    elseif entry.weight == weight then
+        return
+    end
+    self.turns:join(entry, weight)
+    place(self, entry)
+end
+
+
+--- Takes a peer out.
+function _M:remove(peer)
+    local entry = self.entries[peer]
+    if entry then
+        self.queue:remove(entry)
+        self.entries[peer] = nil
+    end
+end
+
+
+--- Tells that peer.active, the number of its requests, has changed.
+function _M:update(peer)
+    local entry = self.entries[peer]
+    if entry then
+        place(self, entry)
+    end
+end
+
+
+local function pick(self)
+    local entry = self.queue:top()
+    if not entry then
+        return nil
+    end
+    self.turns:take(entry)
+    place(self, entry)
+    return entry.peer
+end
+
+
+--- @param tried set of peers that must not be picked, or nil
+-- @return a peer, or nil when none is left
+function _M:pick(tried)
+    if not tried then
+        return pick(self)
+    end
+
+    for peer in pairs(tried) do
+        if self.entries[peer] then
+            self.queue:remove(self.entries[peer])
+        end
+    end
+    local picked = pick(self)
+    for peer in pairs(tried) do
+        self:update(peer)
+    end
+    return picked
+end
+
+
+return _M

@@ -1,0 +1,109 @@
+-- Tiers around any picker: the peers of the preferred zone while enough of
+-- them are fit, then all primaries, then backups.
+
+local setmetatable = setmetatable
+
+local _M = {}
+local mt = { __index = _M }
+
+-- Below this share of its zone's peers being fit, requests go to all zones:
+-- the few that are left would be overrun.
+local enough = 0.5
+
+
+--- @param picker a module picker.*
+-- @param zone the preferred zone, or nil
+-- @return tiers without peers
+function _M.new(picker, zone)
+    return setmetatable({
+        zone = zone,
+        near = picker.new(),
+        primary = picker.new(),
+        backup = picker.new(),
+        updates = picker.update ~= nil,
+        fit = {},               -- by peer: whether it may be picked
+        near_known = 0,
+        near_fit = 0,
+    }, mt)
+end
+
+
+local function is_near(self, peer)
+    return self.zone ~= nil and peer.zone == self.zone and not peer.backup
+end
+
+
+local function count(self, peer, known, fit)
+    if is_near(self, peer) then
+        self.near_known = self.near_known + known
+        self.near_fit = self.near_fit + fit
+    end
+end
+
+
+--- Makes a peer one to be picked, with the weight (above 0).
+function _M:put(peer, weight)
+    local was = self.fit[peer]
+    if not was then
+        count(self, peer, was == nil and 1 or 0, 1)
+        self.fit[peer] = true
+    end
+
+    if peer.backup then
+        return self.backup:set(peer, weight)
+    end
+    self.primary:set(peer, weight)
+    if is_near(self, peer) then
+        self.near:set(peer, weight)
+    end
+end
+
+
+--- Keeps a peer from being picked; it goes on to count as one of its zone.
+function _M:rest(peer)
+    local was = self.fit[peer]
+    if was == false then
+        return
+    end
+
+    count(self, peer, was == nil and 1 or 0, was and -1 or 0)
+    self.fit[peer] = false
+    self.near:remove(peer)
+    self.primary:remove(peer)
+    self.backup:remove(peer)
+end
+
+
+--- Forgets a peer. Its zone and its being a backup must not change before.
+function _M:drop(peer)
+    if self.fit[peer] ~= nil then
+        self:rest(peer)
+        count(self, peer, -1, 0)
+        self.fit[peer] = nil
+    end
+end
+
+
+--- Tells that the number of a peer's requests has changed.
+function _M:update(peer)
+    if self.updates then
+        self.near:update(peer)
+        self.primary:update(peer)
+        self.backup:update(peer)
+    end
+end
+
+
+--- @param tried set of peers that must not be picked, or nil
+-- @param key what a hash picker hashes
+-- @return a peer, or nil when none is fit
+function _M:pick(tried, key)
+    local fit = self.near_fit
+    return fit > 0 and fit >= enough * self.near_known
+           and self.near:pick(tried, key)
+           or self.primary:pick(tried, key)
+           or self.backup:pick(tried, key)
+end
+
+
+return _M

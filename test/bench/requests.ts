@@ -1,0 +1,275 @@
+// `npm run bench:requests`: what a request costs behind Reloadless, beside a
+// static upstream, beside a Lua balancer that only returns a fixed peer (the
+// floor of any), and beside the usual script that decodes JSON on each request.
+//
+//   npm run bench:requests -- [--peers 10,100] [--rounds 5] [--seconds 2]
+//     [--variants static,floor,round_robin] [--instructions]
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import got from 'got';
+import { temporaryFolder } from '../stack/folder.ts';
+import { findNginx } from '../stack/install.mjs';
+import { Nginx, type NginxOptions } from '../stack/nginx.ts';
+import { freePort } from '../stack/ports.ts';
+import { start, stop, until } from '../stack/process.ts';
+import { canCount, instructionsPerRequest } from './instructions.ts';
+import { percentile, spread } from './statistics.ts';
+
+const pickers = ['round_robin', 'least_conn', 'random', 'ewma', 'hash'];
+
+const { values: options } = parseArgs({
+  options: {
+    peers: { type: 'string', default: '10,100,1000,10000' },
+    rounds: { type: 'string', default: '5' },
+    seconds: { type: 'string', default: '2' },
+    variants: { type: 'string', default: ['static', 'floor', ...pickers, 'json'].join(',') },
+    instructions: { type: 'boolean', default: false },
+  },
+});
+
+interface Run {
+  requestsPerSecond: number;
+  cpuMicroseconds: number;
+}
+
+/** Peers that all really listen: one socket on every address of 127.0.0.0/8. */
+function addresses(count: number, port: number): string[] {
+  return Array.from(
+    { length: count },
+    (_, i) => `127.0.${Math.floor(i / 250)}.${(i % 250) + 1}:${port}`,
+  );
+}
+
+async function startBackend(folder: string, port: number) {
+  const bin = findNginx()?.bin ?? 'nginx';
+  mkdirSync(join(folder, 'logs'), { recursive: true });
+  writeFileSync(
+    join(folder, 'nginx.conf'),
+    `daemon off; worker_processes 1; worker_cpu_affinity 10; pid nginx.pid;
+error_log logs/error.log; worker_rlimit_nofile 65536;
+events { worker_connections 32768; }
+http {
+    access_log off; keepalive_requests 1000000000; keepalive_timeout 600s;
+    server { listen ${port} backlog=4096; location / { return 200 "hello, world!\\n"; } }
+}
+`,
+  );
+  const args = ['-p', folder, '-c', join(folder, 'nginx.conf'), '-e', 'logs/error.log'];
+  const child = start(bin, args, join(folder, 'log'));
+  await until('the backend answers', async () => (await fetch(`http://127.0.0.1:${port}`)).ok);
+  return child;
+}
+
+/** The upstream blocks of all variants, with the same keep-alive pool. */
+function upstreams(peers: string[]): string {
+  const pool = `keepalive ${Math.max(128, peers.length + 64)};
+        keepalive_requests 1000000000; keepalive_timeout 600s;`;
+  const lua = (name: string, code: string) => `
+    upstream ${name} { server 127.0.0.1:1 down; balancer_by_lua_block { ${code} } ${pool} }`;
+  const port = peers[0]?.split(':')[1];
+  return [
+    `upstream static { ${peers.map((peer) => `server ${peer};`).join(' ')} ${pool} }`,
+    lua(
+      'floor',
+      `local pick = package.loaded.floor_pick
+        if not pick then
+            local hosts, i = {}, 0
+            local set = require("ngx.balancer").set_current_peer
+            for k = 0, ${peers.length - 1} do
+                hosts[k + 1] = "127.0." .. math.floor(k / 250) .. "." .. k % 250 + 1
+            end
+            pick = function() i = i % ${peers.length} + 1 set(hosts[i], ${port}) end
+            package.loaded.floor_pick = pick
+        end
+        pick()`,
+    ),
+    lua(
+      'json',
+      `local cjson, dict = require("cjson"), ngx.shared.scratch
+        local text = dict:get("peers")
+        if not text then
+            local all = {}
+            for k = 0, ${peers.length - 1} do
+                all[k + 1] = { address = "127.0." .. math.floor(k / 250) .. "." .. k % 250 + 1,
+                               port = ${port}, weight = 1 }
+            end
+            text = cjson.encode(all)
+            dict:set("peers", text)
+        end
+        local all = cjson.decode(text)
+        local peer = all[math.random(#all)]
+        require("ngx.balancer").set_current_peer(peer.address, peer.port)`,
+    ),
+    ...pickers.map((name) => lua(name, `require("reloadless").balance("${name}")`)),
+  ].join('\n');
+}
+
+function configuration(peers: string[], port: number): string {
+  const names = ['static', 'floor', 'json', ...pickers];
+  return `
+    lua_shared_dict scratch 16m;
+    proxy_http_version 1.1;
+    proxy_set_header Connection "";
+    keepalive_requests 1000000000;
+    ${upstreams(peers)}
+    server {
+        listen 127.0.0.1:${port} backlog=4096;
+        location = / { return 204; }
+        ${names.map((name) => `location = /${name} { proxy_pass http://${name}; }`).join('\n        ')}
+    }`;
+}
+
+function nginxOptions(peers: string[]): NginxOptions {
+  return {
+    workers: 1,
+    dict: '64m',
+    main: 'worker_cpu_affinity 01;',
+    http: ({ port }) => configuration(peers, port),
+  };
+}
+
+/** On-CPU time of a process in microseconds. */
+function cpu(pid: number): number {
+  return Number(readFileSync(`/proc/${pid}/schedstat`, 'utf8').split(' ')[0]) / 1000;
+}
+
+/** Keeps one worker busy from the other core for some seconds. */
+function load(nginx: Nginx, variant: string, seconds: number): Run {
+  const pid = nginx.workers()[0] ?? 0;
+  const before = cpu(pid);
+  const args = ['-c', '1', 'wrk', '-t1', '-c64', `-d${seconds}`, `${nginx.url}/${variant}`];
+  const output = execFileSync('taskset', args, { encoding: 'utf8' });
+  const failed = /Non-2xx.*|Socket errors.*/.exec(output)?.[0];
+  if (failed !== undefined) process.stdout.write(`    ${variant}: ${failed}\n`);
+  const requests = Number(/(\d+) requests in/.exec(output)?.[1]);
+  return {
+    requestsPerSecond: requests / seconds,
+    cpuMicroseconds: (cpu(pid) - before) / requests,
+  };
+}
+
+async function put(nginx: Nginx, peers: string[], name: string): Promise<void> {
+  const all = Object.fromEntries(peers.map((peer) => [peer, {}]));
+  await got.put(`${nginx.admin}/v1/upstreams/${name}`, {
+    json: { balance: name, hash_key: '$request_id', peers: all },
+  });
+}
+
+/** The most that one change of one peer takes of a worker: the push, and the next request. */
+async function stall(nginx: Nginx, peers: string[], name: string): Promise<number[]> {
+  const pid = nginx.workers()[0] ?? 0;
+  const took: number[] = [];
+  for (let i = 0; i < 60; i += 1) {
+    const peer = peers[(i * 7919) % peers.length] ?? '';
+    const before = cpu(pid);
+    await got.patch(`${nginx.admin}/v1/upstreams/${name}`, {
+      json: { peers: { [peer]: i % 3 === 0 ? null : { weight: (i % 3) + 1 } } },
+    });
+    await got(`${nginx.url}/${name}`);
+    took.push((cpu(pid) - before) / 1000);
+  }
+  // The first ones warm up: Lua is compiled as it runs.
+  return took.slice(20);
+}
+
+function print(title: string, runs: Map<string, Run[]>): void {
+  process.stdout.write(
+    `${title.padEnd(14)}${'k req/s'.padStart(9)}${'CPU µs'.padStart(9)}   requests / static       CPU / floor\n`,
+  );
+  const ratios = (name: string, base: string, pick: (run: Run) => number) =>
+    (runs.get(name) ?? []).map((run, i) => {
+      const other = runs.get(base)?.[i];
+      return other === undefined ? Number.NaN : pick(run) / pick(other);
+    });
+  for (const [name, all] of runs) {
+    const rate = percentile(
+      all.map((run) => run.requestsPerSecond / 1000),
+      0.5,
+    );
+    const time = percentile(
+      all.map((run) => run.cpuMicroseconds),
+      0.5,
+    );
+    const toStatic = spread(
+      ratios(name, 'static', (run) => run.requestsPerSecond),
+      2,
+    );
+    const toFloor = spread(
+      ratios(name, 'floor', (run) => run.cpuMicroseconds),
+      2,
+    );
+    process.stdout.write(
+      `${name.padEnd(14)}${rate.toFixed(1).padStart(9)}${time.toFixed(1).padStart(9)}   ${toStatic.padEnd(24)}${toFloor}\n`,
+    );
+  }
+}
+
+async function measure(count: number, folder: string): Promise<void> {
+  const port = await freePort();
+  const peers = addresses(count, port);
+  const backend = await startBackend(join(folder, `backend-${count}`), port);
+  const nginx = await Nginx.start(join(folder, `nginx-${count}`), nginxOptions(peers));
+  try {
+    const variants = options.variants.split(',');
+    const ours = variants.filter((name) => pickers.includes(name));
+    for (const name of ours) await put(nginx, peers, name);
+    for (const name of variants) load(nginx, name, 1);
+
+    const runs = new Map<string, Run[]>(variants.map((name) => [name, []]));
+    for (let round = 0; round < Number(options.rounds); round += 1) {
+      const order = round % 2 === 0 ? variants : variants.toReversed();
+      for (const name of order) runs.get(name)?.push(load(nginx, name, Number(options.seconds)));
+    }
+    print(`${count} peers`, runs);
+    for (const name of ours) {
+      const took = await stall(nginx, peers, name);
+      process.stdout.write(
+        `  a change of one peer, ${name}: ${spread(took, 2)} ms of the worker, p99 ${percentile(took, 0.99).toFixed(2)}\n`,
+      );
+    }
+    process.stdout.write('\n');
+  } finally {
+    await nginx.stop();
+    await stop(backend);
+  }
+}
+
+/** User-space instructions of one request, which no other load on the machine changes. */
+async function count(folder: string): Promise<void> {
+  if (!canCount()) throw new Error('--instructions needs valgrind');
+  const port = await freePort();
+  const backend = await startBackend(join(folder, 'counted'), port);
+  try {
+    for (const peers of options.peers.split(',').map((n) => addresses(Number(n), port))) {
+      for (const name of options.variants.split(',')) {
+        const instructions = await instructionsPerRequest(join(folder, `${name}-${peers.length}`), {
+          options: nginxOptions(peers),
+          prepare: async (nginx) => {
+            if (pickers.includes(name)) await put(nginx, peers, name);
+          },
+          path: `/${name}`,
+        });
+        process.stdout.write(
+          `${name.padEnd(14)}${(instructions / 1000).toFixed(1).padStart(9)} thousand instructions a request, ${peers.length} peers\n`,
+        );
+      }
+    }
+  } finally {
+    await stop(backend);
+  }
+}
+
+async function main(): Promise<void> {
+  const { folder, remove } = temporaryFolder();
+  try {
+    if (options.instructions) return await count(folder);
+    process.stdout.write('Medians over rounds, with the smallest and the largest.\n\n');
+    for (const count of options.peers.split(',')) await measure(Number(count), folder);
+  } finally {
+    remove();
+  }
+}
+
+await main();

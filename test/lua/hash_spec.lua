@@ -1,0 +1,239 @@
+-- Proves that keys spread as evenly as nginx's "hash … consistent" spreads the
+-- same keys over the same peers, or better, and that a change moves only the
+-- keys that it must.
+
+local hash = require("reloadless.picker.hash")
+
+local crc32 = ngx.crc32_short
+local floor = math.floor
+local format = string.format
+
+
+-- ngx_http_upstream_hash_module, consistent: 160 points for each unit of
+-- weight, each the CRC-32 of host, NUL, port and the point before it.
+local function ketama(peers)
+    local points = {}
+    for _, peer in ipairs(peers) do
+        local host, port = peer.key:match("^(.*):(%d+)$")
+        local previous = 0
+        for _ = 1, 160 * peer.weight do
+            local bytes = {}
+            for i = 1, 4 do
+                bytes[i] = string.char(floor(previous / 256 ^ (i - 1)) % 256)
+            end
+            previous = crc32(host .. "\0" .. port .. table.concat(bytes))
+            points[#points + 1] = { previous, peer }
+        end
+    end
+    table.sort(points, function(a, b)
+        return a[1] < b[1]
+    end)
+
+    return function(key)
+        local wanted, low, high = crc32(key), 1, #points + 1
+        while low < high do
+            local middle = floor((low + high) / 2)
+            if points[middle][1] < wanted then
+                low = middle + 1
+            else
+                high = middle
+            end
+        end
+        return points[low <= #points and low or 1][2]
+    end
+end
+
+
+local function new_peers(count, net, weight_of)
+    local peers = {}
+    for i = 1, count do
+        peers[i] = { key = format("10.%d.%d.%d:8080", net, floor(i / 250),
+                                  i % 250 + 1),
+                     weight = weight_of and weight_of(i) or 1 }
+    end
+    return peers
+end
+
+
+local function picker_of(peers)
+    local picker = hash.new()
+    for _, peer in ipairs(peers) do
+        picker:set(peer, peer.weight)
+    end
+    return picker
+end
+
+
+local function owners(find, keys)
+    local found = {}
+    for i = 1, keys do
+        found[i] = find("session-" .. i)
+    end
+    return found
+end
+
+
+-- The load of the peer that has most for its weight, over the average.
+local function peak(found, peers)
+    local counts, weights, most = {}, 0, 0
+    for _, peer in ipairs(found) do
+        counts[peer] = (counts[peer] or 0) + 1
+    end
+    for _, peer in ipairs(peers) do
+        weights = weights + peer.weight
+    end
+    for _, peer in ipairs(peers) do
+        local fair = #found * peer.weight / weights
+        most = math.max(most, (counts[peer] or 0) / fair)
+    end
+    return most
+end
+
+
+local function ours(picker)
+    return function(key)
+        return picker:pick(nil, key)
+    end
+end
+
+
+local function moved(before, after)
+    local n = 0
+    for i, peer in ipairs(before) do
+        n = n + (after[i] ~= peer and 1 or 0)
+    end
+    return n / #before
+end
+
+
+local function up_to_five(i)
+    return i % 5 + 1
+end
+
+
+describe("hash", function()
+    it("spreads keys no worse than nginx, over sets of peers", function()
+        for _, case in ipairs({ { 3, sets = 20 }, { 10, sets = 12 },
+                                { 100, sets = 2 },
+                                { 10, up_to_five, sets = 12 },
+                                { 60, up_to_five, sets = 8 } })
+        do
+            local our_sum, their_sum, sets = 0, 0, case.sets
+            for net = 1, sets do
+                local peers = new_peers(case[1], net, case[2])
+                local keys = case[1] * 1000
+                local picker = picker_of(peers)
+                our_sum = our_sum + peak(owners(ours(picker), keys), peers)
+                their_sum = their_sum
+                            + peak(owners(ketama(peers), keys), peers)
+            end
+            print(format("peak to average, %d peers%s: %.3f, nginx %.3f",
+                         case[1], case[2] and " of weights 1 to 5" or "",
+                         our_sum / sets, their_sum / sets))
+            assert.is_true(our_sum <= their_sum)
+        end
+    end)
+
+    it("moves only the keys of the peer that goes, no more than nginx",
+       function()
+        local peers, keys = new_peers(50, 1), 20000
+        local picker = picker_of(peers)
+        local before = owners(ours(picker), keys)
+        local theirs = owners(ketama(peers), keys)
+        local gone = table.remove(peers, 20)
+        picker:remove(gone)
+        local after = owners(ours(picker), keys)
+        for i, peer in ipairs(before) do
+            if peer ~= gone then
+                assert(after[i] == peer, "a key moved for nothing")
+            end
+            assert(after[i] ~= gone)
+        end
+        local share = moved(before, after)
+        print(format("moved when 1 of 50 goes: %.4f, nginx %.4f", share,
+                     moved(theirs, owners(ketama(peers), keys))))
+        assert.is_true(math.abs(share - 1 / 50) < 0.004)
+
+        -- and it gets its own back
+        picker:set(gone, 1)
+        assert.same(0, moved(before, owners(ours(picker), keys)))
+    end)
+
+    it("moves keys only to the peer that comes, no more than nginx",
+       function()
+        local peers, keys = new_peers(51, 2), 20000
+        local new = table.remove(peers)
+        local picker = picker_of(peers)
+        local before = owners(ours(picker), keys)
+        local theirs = owners(ketama(peers), keys)
+        picker:set(new, 1)
+        peers[51] = new
+        local after = owners(ours(picker), keys)
+        for i, peer in ipairs(after) do
+            assert(peer == before[i] or peer == new, "moved elsewhere")
+        end
+        local share = moved(before, after)
+        print(format("moved when 1 of 51 comes: %.4f, nginx %.4f", share,
+                     moved(theirs, owners(ketama(peers), keys))))
+        assert.is_true(math.abs(share - 1 / 51) < 0.004)
+    end)
+
+    it("moves keys to a peer whose weight grows, and nowhere else", function()
+        local peers, keys = new_peers(20, 3), 10000
+        local picker = picker_of(peers)
+        local before = owners(ours(picker), keys)
+        picker:set(peers[7], 3)
+        for i, peer in ipairs(owners(ours(picker), keys)) do
+            assert(peer == before[i] or peer == peers[7])
+        end
+    end)
+
+    it("depends on the peers alone, not on how they came", function()
+        local peers = new_peers(30, 4)
+        local one = picker_of(peers)
+        local other = hash.new()
+        for i = #peers, 1, -1 do
+            other:set(peers[i], 5)
+            other:pick(nil, "x")
+            other:set(peers[i], 1)
+        end
+        other:set({ key = "10.9.9.9:1" }, 1)
+        for peer in pairs(other.ring.weights) do
+            if peer.key == "10.9.9.9:1" then
+                other:remove(peer)
+            end
+        end
+        local keys = 3000
+        assert.same(0, moved(owners(ours(one), keys),
+                             owners(ours(other), keys)))
+    end)
+
+    it("goes on to another peer when one was tried, until none is left",
+       function()
+        local peers = new_peers(9, 5)
+        local picker = picker_of(peers)
+        for i = 1, 200 do
+            local tried = {}
+            for _ = 1, 9 do
+                local peer = picker:pick(tried, "key" .. i)
+                assert(peer and not tried[peer])
+                tried[peer] = true
+            end
+            assert.is_nil(picker:pick(tried, "key" .. i))
+        end
+    end)
+
+    it("has nobody when empty, and bears any weight", function()
+        local picker = hash.new()
+        assert.is_nil(picker:pick(nil, "x"))
+        local light, heavy = { key = "10.0.0.1:1" }, { key = "10.0.0.2:1" }
+        picker:set(light, 1)
+        assert.same(light, picker:pick(nil, "x"))
+        picker:set(heavy, 65535)
+        assert.is_true(picker:pick(nil, "x") ~= nil)
+        assert.is_true(picker.ring.size <= 32 * 32 + 1)
+        picker:remove(light)
+        picker:remove(heavy)
+        assert.is_nil(picker:pick(nil, "x"))
+    end)
+end)
