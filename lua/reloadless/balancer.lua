@@ -117,7 +117,7 @@ end
 
 
 local function pick_any(state)
-    return state.upstream.fitness:pick(state.tried, state.hashed, now())
+    return state.upstream.fitness:pick(state.tried, state.hashed, now)
 end
 
 
@@ -141,11 +141,16 @@ local function pick(state)
 end
 
 
--- The peer to which the client's cookie holds it, if that one still serves.
-local function stuck(state)
-    local found = state.upstream
+-- The peer that the client's cookie names, if that one still serves.
+local function named_by_cookie(found)
     local token = found.cookie and ngx.var[found.cookie]
-    local peer = token and found:stuck(token)
+    return token and found:stuck(token), token
+end
+
+
+-- The peer to which the client's cookie holds it, if it has room.
+local function stuck(state)
+    local peer, token = named_by_cookie(state.upstream)
     if peer and hold(state, peer) then
         state.token = token
         return peer
@@ -188,7 +193,9 @@ local function first_try(id, name)
 
     states[id] = state
     local settings = found.settings
-    local tries = math_min(found.size, settings.max_tries or found.size)
+    -- a cookie may name a peer that takes no new traffic
+    local most = peer.is_in and found.size or found.size + 1
+    local tries = math_min(most, settings.max_tries or most)
     state.left = tries
     if tries > 1 then
         -- the placeholder counts for none, so this is the number of all
@@ -265,11 +272,12 @@ function _M.balance(name)
 end
 
 
---- Answers 503 at once when the upstream has no peer: for access_by_lua.
+--- Answers 503 at once when the upstream has no peer for this request: for
+-- access_by_lua.
 -- @param name of the upstream; default $reloadless_upstream
 function _M.access(name)
     local found = find_upstream(name or ngx.var.reloadless_upstream)
-    if not found or found:is_empty() then
+    if not found or found:is_empty() and not named_by_cookie(found) then
         return ngx.exit(503)
     end
 end
@@ -285,7 +293,8 @@ function _M.header()
     end
 
     local token = md5(state.peer.key)
-    if token ~= state.token then
+    -- a peer that failed is none to be held to
+    if token ~= state.token and attempt.last(true) == "answered" then
         local cookies = ngx.header["Set-Cookie"] or {}
         if type(cookies) == "string" then
             cookies = { cookies }

@@ -224,17 +224,22 @@ end
 
 --- @param tried set of peers that must not be picked, or nil
 -- @param key what a hash picker hashes
+-- @param clock function that gives the time now; asked in rare cases only
 -- @return a peer, or nil when none is left. When no peer is fit, those that
 --   were ejected serve: never is the whole upstream ejected.
-function _M:pick(tried, key, now)
+function _M:pick(tried, key, clock)
     local peer = self.tiers:pick(tried, key)
+    if peer and not peer.probe then
+        return peer
+    end
+
+    local now = clock()
     if not peer then
         for ejected in pairs(self.ejected) do
             restore(self, ejected, now)
         end
         peer = self.tiers:pick(tried, key)
     end
-
     if peer and peer.probe then
         -- until this request is over, no other tries it
         peer.ejected, self.ejected[peer] = true, true

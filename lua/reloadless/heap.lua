@@ -1,9 +1,7 @@
--- A binary min-heap that can also move or drop an item in the middle. Items
--- are tables; the heap keeps its place of an item in item.place. Equal keys are
--- told apart by a second one. Pure.
+-- A binary min-heap that can also move or drop an item in the middle. Items are
+-- tables; the heap keeps its place of an item in item.place. Pure.
 
 local floor = math.floor
-local setmetatable = setmetatable
 
 local _M = {}
 local mt = { __index = _M }
@@ -11,74 +9,61 @@ local mt = { __index = _M }
 
 --- @return an empty heap
 function _M.new()
-    return setmetatable({ size = 0, items = {}, keys = {}, ties = {} }, mt)
+    return setmetatable({ size = 0, items = {}, keys = {} }, mt)
 end
 
 
-local function up(self, i, item, key, tie)
-    local items, keys, ties = self.items, self.keys, self.ties
+local function up(self, i, item, key)
+    local items, keys = self.items, self.keys
     while i > 1 do
         local parent = floor(i / 2)
-        local above = keys[parent]
-        if above < key or (above == key and ties[parent] <= tie) then
+        if keys[parent] <= key then
             break
         end
-        local moved = items[parent]
-        items[i], keys[i], ties[i] = moved, above, ties[parent]
-        moved.place = i
+        local above = items[parent]
+        items[i], keys[i] = above, keys[parent]
+        above.place = i
         i = parent
     end
-    items[i], keys[i], ties[i] = item, key, tie
+    items[i], keys[i] = item, key
     item.place = i
 end
 
 
-local function down(self, i, item, key, tie)
-    local items, keys, ties = self.items, self.keys, self.ties
+local function down(self, i, item, key)
+    local items, keys = self.items, self.keys
     local size = self.size
     while true do
         local child = 2 * i
         if child > size then
             break
         end
-        local below = keys[child]
-        if child < size then
-            local other = keys[child + 1]
-            if other < below
-               or (other == below and ties[child + 1] < ties[child])
-            then
-                child, below = child + 1, other
-            end
+        if child < size and keys[child + 1] < keys[child] then
+            child = child + 1
         end
-        if key < below or (key == below and tie <= ties[child]) then
+        if key <= keys[child] then
             break
         end
-        local moved = items[child]
-        items[i], keys[i], ties[i] = moved, below, ties[child]
-        moved.place = i
+        local below = items[child]
+        items[i], keys[i] = below, keys[child]
+        below.place = i
         i = child
     end
-    items[i], keys[i], ties[i] = item, key, tie
+    items[i], keys[i] = item, key
     item.place = i
 end
 
 
 --- Puts an item in, or moves it when it is there. O(log n).
--- @param key number, the smallest comes first
--- @param tie number that orders equal keys; default 0
-function _M:set(item, key, tie)
-    tie = tie or 0
+function _M:set(item, key)
     local i = item.place
     if not i then
         self.size = self.size + 1
-        return up(self, self.size, item, key, tie)
-    end
-
-    local was = self.keys[i]
-    if key < was or (key == was and tie < self.ties[i]) then
-        up(self, i, item, key, tie)
+        up(self, self.size, item, key)
+    elseif key < self.keys[i] then
+        up(self, i, item, key)
     else
-        down(self, i, item, key, tie)
+        down(self, i, item, key)
     end
 end
 
@@ -91,15 +76,17 @@ function _M:remove(item)
     end
 
     local size = self.size
-    local last = self.items[size]
-    local key, tie = self.keys[size], self.ties[size]
-    self.items[size], self.keys[size], self.ties[size] = nil, nil, nil
-    self.size = size - 1
+    local last, key = self.items[size], self.keys[size]
+    self.items[size], self.keys[size] = nil, nil
     item.place = nil
+    self.size = size - 1
     if last ~= item then
-        -- takes the free place, then finds its own
         last.place = i
-        self:set(last, key, tie)
+        if key < self.keys[i] then
+            up(self, i, last, key)
+        else
+            down(self, i, last, key)
+        end
     end
 end
 

@@ -10,7 +10,6 @@ local ceil = math.ceil
 local floor = math.floor
 local log = math.log
 local max = math.max
-local next = next
 local pairs = pairs
 local rshift = bit.rshift
 local setmetatable = setmetatable
@@ -38,6 +37,7 @@ function _M.new(points, unit_of)
         unit_of = unit_of,
         weights = {},           -- by peer
         changed = {},           -- peers to lay anew when the ring is next used
+        is_laid = true,         -- nothing is in changed
         unit = 1,
         laid = {},              -- the divided weights on the ring
         numbers = {},           -- of peers on the ring
@@ -57,6 +57,7 @@ function _M:set(peer, weight)
     if self.weights[peer] ~= weight then
         self.weights[peer] = weight
         self.changed[peer] = true
+        self.is_laid = false
     end
 end
 
@@ -66,6 +67,7 @@ function _M:remove(peer)
     if self.weights[peer] then
         self.weights[peer] = nil
         self.changed[peer] = true
+        self.is_laid = false
     end
 end
 
@@ -231,17 +233,17 @@ local function lay(self)
     sort_points(new)
     merge(self, gone, new)
     index(self)
-    self.changed = {}
 end
 
 
 --- Lays the changes since the last call: to be called before the ring is used.
 -- @return whether there were any
 function _M:settle()
-    if not next(self.changed) then
+    if self.is_laid then
         return false
     end
     lay(self)
+    self.changed, self.is_laid = {}, true
     return true
 end
 

@@ -1,6 +1,8 @@
--- Draws items at random in proportion to their weights, by a Fenwick tree
--- (Fenwick 1994): all in O(log n). Pure.
+-- Draws items at random in proportion to their weights, by the alias method
+-- (Vose 1991): a draw looks at one place, whatever the number of items. Changes
+-- are laid when the next draw comes. Pure.
 
+local floor = math.floor
 local random = math.random
 local setmetatable = setmetatable
 
@@ -12,41 +14,12 @@ local mt = { __index = _M }
 function _M.new()
     return setmetatable({
         size = 0,
-        top = 1,                -- the power of two that covers all places
-        sums = { 0 },           -- sums[i]: the weights of places i-(i&-i)+1..i
         items = {}, weights = {}, places = {},
+        changed = false,
+        -- of a draw that falls on a place: the share that stays there, and the
+        -- place to which the rest goes
+        stay = {}, alias = {},
     }, mt)
-end
-
-
--- i & -i; the bit library would take numbers as signed 32 bits
-local function lowest(i)
-    local bit = 1
-    while i % (bit * 2) == 0 do
-        bit = bit * 2
-    end
-    return bit
-end
-
-
-local function change(self, i, weight)
-    local delta = weight - (self.weights[i] or 0)
-    self.weights[i] = weight
-    local sums, top = self.sums, self.top
-    while i <= top do
-        sums[i] = sums[i] + delta
-        i = i + lowest(i)
-    end
-end
-
-
-local function grow(self)
-    local sums, half = self.sums, self.top
-    for i = half + 1, 2 * half do
-        sums[i] = 0
-    end
-    sums[2 * half] = sums[half]
-    self.top = 2 * half
 end
 
 
@@ -56,12 +29,10 @@ function _M:set(item, weight)
     if not i then
         i = self.size + 1
         self.size = i
-        if i > self.top then
-            grow(self)
-        end
         self.items[i], self.places[item] = item, i
     end
-    change(self, i, weight)
+    self.changed = self.changed or self.weights[i] ~= weight
+    self.weights[i] = weight
 end
 
 
@@ -73,42 +44,56 @@ function _M:remove(item)
     end
 
     local last = self.size
-    local moved, weight = self.items[last], self.weights[last]
-    change(self, last, 0)
-    if moved ~= item then
-        change(self, i, weight)
-        self.items[i], self.places[moved] = moved, i
-    end
+    local moved = self.items[last]
+    self.items[i], self.weights[i] = moved, self.weights[last]
+    self.places[moved] = i
     self.items[last], self.weights[last] = nil, nil
     self.places[item] = nil
     self.size = last - 1
+    self.changed = true
 end
 
 
--- The place at which the running sum of weights passes the point.
-local function find(self, point)
-    local sums, step, i = self.sums, self.top, 0
-    while step >= 1 do
-        local sum = sums[i + step]
-        if sum and sum <= point then
-            i = i + step
-            point = point - sum
+local function lay(self)
+    local size, weights = self.size, self.weights
+    local stay, alias = self.stay, self.alias
+    local sum = 0
+    for i = 1, size do
+        sum = sum + weights[i]
+    end
+
+    local low, high = {}, {}
+    for i = 1, size do
+        stay[i], alias[i] = weights[i] * size / sum, i
+        if stay[i] < 1 then
+            low[#low + 1] = i
+        else
+            high[#high + 1] = i
         end
-        step = step / 2
     end
-    -- rounding of fractional weights may lead past the last one
-    return i < self.size and i + 1 or self.size
+    -- fills each place that has too little from one that has too much
+    local l, h = #low, #high
+    while l > 0 and h > 0 do
+        local poor, rich = low[l], high[h]
+        l = l - 1
+        alias[poor] = rich
+        stay[rich] = stay[rich] - (1 - stay[poor])
+        if stay[rich] < 1 then
+            l, h = l + 1, h - 1
+            low[l] = rich
+        end
+    end
+    self.changed = false
 end
 
 
-local function sum_before(self, i)
-    local sums, sum = self.sums, 0
-    i = i - 1
-    while i > 0 do
-        sum = sum + sums[i]
-        i = i - lowest(i)
+local function draw(self)
+    local point = random() * self.size
+    local place = floor(point)
+    if point - place < self.stay[place + 1] then
+        return place + 1
     end
-    return sum
+    return self.alias[place + 1]
 end
 
 
@@ -119,17 +104,16 @@ function _M:draw_two()
     if size < 2 then
         return self.items[1]
     end
-
-    local total = self.sums[self.top]
-    local first = find(self, random() * total)
-    local weight = self.weights[first]
-    -- the second from the line of weights with the first one cut out
-    local point = random() * (total - weight)
-    if point >= sum_before(self, first) then
-        point = point + weight
+    if self.changed then
+        lay(self)
     end
-    local second = find(self, point)
-    if second == first then
+
+    local first, second = draw(self), draw(self)
+    if first == second then
+        second = draw(self)
+    end
+    if first == second then
+        -- among equals this is rare, and else a neighbour is as good
         second = first % size + 1
     end
     return self.items[first], self.items[second]

@@ -7,6 +7,7 @@ local fitness = require("reloadless.fitness")
 local upstreams = require("reloadless.table")
 local template = require("reloadless.template")
 
+local ipairs = ipairs
 local md5 = ngx.md5
 local pairs = pairs
 local random = math.random
@@ -14,6 +15,8 @@ local setmetatable = setmetatable
 
 local _M = {}
 local mt = { __index = _M }
+
+local timeouts = { "connect_timeout", "send_timeout", "read_timeout" }
 
 local pickers = {
     round_robin = require("reloadless.picker.round_robin"),
@@ -145,6 +148,12 @@ local function apply_settings(self, settings, now)
     self.settings = settings
     self.picker = pickers[settings.balance or "round_robin"]
     self.fitness:use(self.picker, settings, now)
+    for _, name in ipairs(timeouts) do
+        -- 0 leaves nginx's own, and ngx.balancer would raise on it
+        if settings[name] == 0 then
+            settings[name] = nil
+        end
+    end
     self.has_timeouts = settings.connect_timeout or settings.send_timeout
                         or settings.read_timeout
     self.key = settings.balance == "hash"

@@ -62,13 +62,19 @@ http {
   return child;
 }
 
-/** The upstream blocks of all variants, with the same keep-alive pool. */
-function upstreams(peers: string[]): string {
+/** What runs in an nginx without Reloadless. */
+const plain = ['static', 'floor', 'json'];
+
+/** The upstream blocks, all with the same keep-alive pool. */
+function upstreams(peers: string[], isPlain: boolean): string {
   const pool = `keepalive ${Math.max(128, peers.length + 64)};
         keepalive_requests 1000000000; keepalive_timeout 600s;`;
   const lua = (name: string, code: string) => `
     upstream ${name} { server 127.0.0.1:1 down; balancer_by_lua_block { ${code} } ${pool} }`;
   const port = peers[0]?.split(':')[1];
+  if (!isPlain) {
+    return pickers.map((name) => lua(name, `require("reloadless").balance("${name}")`)).join('\n');
+  }
   return [
     `upstream static { ${peers.map((peer) => `server ${peer};`).join(' ')} ${pool} }`,
     lua(
@@ -102,18 +108,17 @@ function upstreams(peers: string[]): string {
         local peer = all[math.random(#all)]
         require("ngx.balancer").set_current_peer(peer.address, peer.port)`,
     ),
-    ...pickers.map((name) => lua(name, `require("reloadless").balance("${name}")`)),
   ].join('\n');
 }
 
-function configuration(peers: string[], port: number): string {
-  const names = ['static', 'floor', 'json', ...pickers];
+function configuration(peers: string[], port: number, isPlain: boolean): string {
+  const names = isPlain ? plain : pickers;
   return `
-    lua_shared_dict scratch 16m;
+    ${isPlain ? 'lua_shared_dict scratch 16m;' : ''}
     proxy_http_version 1.1;
     proxy_set_header Connection "";
     keepalive_requests 1000000000;
-    ${upstreams(peers)}
+    ${upstreams(peers, isPlain)}
     server {
         listen 127.0.0.1:${port} backlog=4096;
         location = / { return 204; }
@@ -121,12 +126,13 @@ function configuration(peers: string[], port: number): string {
     }`;
 }
 
-function nginxOptions(peers: string[]): NginxOptions {
+function nginxOptions(peers: string[], isPlain: boolean): NginxOptions {
   return {
     workers: 1,
     dict: '64m',
     main: 'worker_cpu_affinity 01;',
-    http: ({ port }) => configuration(peers, port),
+    plain: isPlain,
+    http: ({ port }) => configuration(peers, port, isPlain),
   };
 }
 
@@ -210,28 +216,32 @@ async function measure(count: number, folder: string): Promise<void> {
   const port = await freePort();
   const peers = addresses(count, port);
   const backend = await startBackend(join(folder, `backend-${count}`), port);
-  const nginx = await Nginx.start(join(folder, `nginx-${count}`), nginxOptions(peers));
+  const ours = await Nginx.start(join(folder, `ours-${count}`), nginxOptions(peers, false));
+  const others = await Nginx.start(join(folder, `others-${count}`), nginxOptions(peers, true));
+  const nginxOf = (name: string) => (plain.includes(name) ? others : ours);
   try {
     const variants = options.variants.split(',');
-    const ours = variants.filter((name) => pickers.includes(name));
-    for (const name of ours) await put(nginx, peers, name);
-    for (const name of variants) load(nginx, name, 1);
+    const chosen = variants.filter((name) => pickers.includes(name));
+    for (const name of chosen) await put(ours, peers, name);
+    for (const name of variants) load(nginxOf(name), name, 1);
 
+    const seconds = Number(options.seconds);
     const runs = new Map<string, Run[]>(variants.map((name) => [name, []]));
     for (let round = 0; round < Number(options.rounds); round += 1) {
       const order = round % 2 === 0 ? variants : variants.toReversed();
-      for (const name of order) runs.get(name)?.push(load(nginx, name, Number(options.seconds)));
+      for (const name of order) runs.get(name)?.push(load(nginxOf(name), name, seconds));
     }
     print(`${count} peers`, runs);
-    for (const name of ours) {
-      const took = await stall(nginx, peers, name);
+    for (const name of chosen) {
+      const took = await stall(ours, peers, name);
       process.stdout.write(
         `  a change of one peer, ${name}: ${spread(took, 2)} ms of the worker, p99 ${percentile(took, 0.99).toFixed(2)}\n`,
       );
     }
     process.stdout.write('\n');
   } finally {
-    await nginx.stop();
+    await ours.stop();
+    await others.stop();
     await stop(backend);
   }
 }
@@ -245,7 +255,7 @@ async function count(folder: string): Promise<void> {
     for (const peers of options.peers.split(',').map((n) => addresses(Number(n), port))) {
       for (const name of options.variants.split(',')) {
         const instructions = await instructionsPerRequest(join(folder, `${name}-${peers.length}`), {
-          options: nginxOptions(peers),
+          options: nginxOptions(peers, plain.includes(name)),
           prepare: async (nginx) => {
             if (pickers.includes(name)) await put(nginx, peers, name);
           },

@@ -4,6 +4,14 @@
 local fitness = require("reloadless.fitness")
 local round_robin = require("reloadless.picker.round_robin")
 
+-- The judge asks for the time as a function.
+local function at(now)
+    return function()
+        return now
+    end
+end
+
+
 local function new(settings, count, slow_start)
     local judge, peers = fitness.new(), {}
     judge:use(round_robin, settings, 0)
@@ -24,7 +32,7 @@ local function shares(judge, peers, n, now)
     end
     judge:tend(now)
     for _ = 1, n do
-        local peer = judge:pick(nil, nil, now)
+        local peer = judge:pick(nil, nil, at(now))
         counts[counts[peer]] = counts[counts[peer]] + 1
     end
     for _, peer in ipairs(peers) do
@@ -122,9 +130,9 @@ describe("an ejected peer", function()
         judge:join(backup, false, 0)
         judge:failed(peers[1], false, 1)
         judge:failed(peers[2], false, 1)
-        assert.same(backup, judge:pick(nil, nil, 1.1))
+        assert.same(backup, judge:pick(nil, nil, at(1.1)))
         judge:failed(backup, false, 1.2)
-        assert.is_nil(judge:pick(nil, nil, 1.3).backup)
+        assert.is_nil(judge:pick(nil, nil, at(1.3)).backup)
     end)
 
     it("starts anew when it leaves and comes back", function()

@@ -78,23 +78,8 @@ describe("a heap", function()
             queue:remove(all[i])
             assert.same({}, all[i])
         end
-        assert.same({ size = 0, items = {}, keys = {}, ties = {} },
+        assert.same({ size = 0, items = {}, keys = {} },
                     { size = queue.size, items = queue.items,
-                      keys = queue.keys, ties = queue.ties })
-    end)
-
-    it("tells equal keys apart by the second one", function()
-        local queue = heap.new()
-        for i = 1, 500 do
-            local item = { tie = math.random() }
-            queue:set(item, i % 2, item.tie)
-        end
-        local last, of = -1, 0
-        for _ = 1, 500 do
-            local item, key = queue:top()
-            assert(key > of or item.tie > last, "not in order")
-            last, of = item.tie, key
-            queue:remove(item)
-        end
+                      keys = queue.keys })
     end)
 end)

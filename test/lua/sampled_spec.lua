@@ -33,7 +33,6 @@ describe("the sampler", function()
             for _, weight in pairs(weights) do
                 sum = sum + weight
             end
-            assert.same(sum, all.sums[all.top])
             if round % 100 == 0 then
                 local counts, draws = {}, 60000
                 for _ = 1, draws do

@@ -15,6 +15,8 @@ export interface NginxOptions {
   init?: string;
   /** Lines for the main context. */
   main?: string;
+  /** Without Reloadless: what it is measured against. */
+  plain?: boolean;
   /** A command that runs nginx, such as a profiler with its options. */
   wrapper?: string[];
   /** Where the admin endpoint listens; default a loopback port. */
@@ -74,7 +76,7 @@ http {
     fastcgi_temp_path tmp_fastcgi;
     uwsgi_temp_path tmp_uwsgi;
     scgi_temp_path tmp_scgi;
-${this.#include(options)}
+${options.plain ? '' : this.#include(options)}
 ${options.http({ port: this.port, adminPort: this.adminPort })}
 }
 `;

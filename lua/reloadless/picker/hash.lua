@@ -27,8 +27,8 @@ local mt = { __index = _M }
 -- A slow start would move keys at each step.
 _M.whole_weights = true
 
-local probes = 16
-local points_per_weight = 32
+local probes = 8
+local points_per_weight = 64
 -- Weights above this are scaled down, all by the same power of two.
 local full_weight = 32
 
@@ -94,6 +94,13 @@ function _M:remove(peer)
 end
 
 
+-- Where a key is looked up: from a place on, at equal steps.
+local function places_of(key)
+    local base = crc32(key)
+    return mix(base) % circle, mix(bxor(base, 0x5bd1e995)) % circle
+end
+
+
 --- @param tried set of peers that must not be picked, or nil
 -- @param key the text to hash
 -- @return a peer, or nil when none is left
@@ -102,10 +109,10 @@ function _M:pick(tried, key)
     ring:settle()
 
     local size = ring.size
-    local base = crc32(key)
+    local place, step = places_of(key)
     local best, nearest = nil, circle
-    for i = 1, probes do
-        local place = mix(base + i * 0x85ebca6b) % circle
+    for _ = 1, probes do
+        place = (place + step) % circle
         local at, turn = ring:find(place), 0
         for _ = 1, size do
             if at >= size then

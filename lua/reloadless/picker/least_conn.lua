@@ -1,7 +1,7 @@
 -- The peer with the fewest requests of this worker for its weight, in
 -- O(log n); among equals, who is due first in weighted turns.
 
-local heap = require("reloadless.heap")
+local tournament = require("reloadless.tournament")
 local turns = require("reloadless.turns")
 
 local pairs = pairs
@@ -14,7 +14,7 @@ local mt = { __index = _M }
 --- @return a picker without peers
 function _M.new()
     return setmetatable({
-        queue = heap.new(),
+        race = tournament.new(),
         turns = turns.new(),
         entries = {},           -- by peer
     }, mt)
@@ -22,7 +22,7 @@ end
 
 
 local function place(self, entry)
-    self.queue:set(entry, entry.peer.active / entry.weight, entry.due)
+    self.race:set(entry, entry.peer.active / entry.weight, entry.due)
 end
 
 
@@ -44,7 +44,7 @@ end
 function _M:remove(peer)
     local entry = self.entries[peer]
     if entry then
-        self.queue:remove(entry)
+        self.race:remove(entry)
         self.entries[peer] = nil
     end
 end
@@ -60,7 +60,7 @@ end
 
 
 local function pick(self)
-    local entry = self.queue:top()
+    local entry = self.race:first()
     if not entry then
         return nil
     end
@@ -79,7 +79,7 @@ function _M:pick(tried)
 
     for peer in pairs(tried) do
         if self.entries[peer] then
-            self.queue:remove(self.entries[peer])
+            self.race:remove(self.entries[peer])
         end
     end
     local picked = pick(self)
