@@ -121,23 +121,30 @@ local function pick_any(state)
 end
 
 
--- Peers that are full rest; each of them is asked once.
+-- Peers that are full rest; each of them is asked once. When nobody is left,
+-- some that have rested are asked again.
 local function pick_another(state, peer)
-    repeat
-        state.upstream.fitness:filled(peer, now())
-        peer = pick_any(state)
-    until not peer or hold(state, peer)
-    return peer
+    local fitness = state.upstream.fitness
+    for _ = 1, 2 do
+        while peer do
+            if hold(state, peer) then
+                return peer
+            end
+            fitness:filled(peer, now())
+            peer = pick_any(state)
+        end
+        peer = fitness:reopen(now()) and pick_any(state) or nil
+    end
 end
 
 
 -- Without a loop of its own, which LuaJIT would not compile along.
 local function pick(state)
     local peer = pick_any(state)
-    if peer and not hold(state, peer) then
-        return pick_another(state, peer)
+    if peer and hold(state, peer) then
+        return peer
     end
-    return peer
+    return pick_another(state, peer)
 end
 
 

@@ -107,8 +107,9 @@ function _M:join(peer, is_late, now)
 end
 
 
---- A member's weight has changed.
+--- A member's weight or its limit has changed.
 function _M:reweigh(peer, now)
+    peer.full = nil
     settle(self, peer, now)
 end
 
@@ -219,6 +220,22 @@ function _M:tend(now)
         end
         wake(self, peer, now)
     end
+end
+
+
+--- Lets some full peers be asked before their time, none twice at one time.
+-- @return whether there were any
+function _M:reopen(now)
+    local were = false
+    for _ = 1, work_per_pick do
+        local peer, due = self.agenda:top()
+        if not peer or not peer.full or due >= now + full_seconds then
+            break
+        end
+        wake(self, peer, now)
+        were = true
+    end
+    return were
 end
 
 

@@ -36,6 +36,7 @@ function _M.new(points, unit_of)
         points_of = points,
         unit_of = unit_of,
         weights = {},           -- by peer
+        count = 0,              -- of peers
         changed = {},           -- peers to lay anew when the ring is next used
         is_laid = true,         -- nothing is in changed
         unit = 1,
@@ -54,7 +55,9 @@ end
 
 --- Adds a peer, or gives it another weight (above 0).
 function _M:set(peer, weight)
-    if self.weights[peer] ~= weight then
+    local was = self.weights[peer]
+    if was ~= weight then
+        self.count = self.count + (was and 0 or 1)
         self.weights[peer] = weight
         self.changed[peer] = true
         self.is_laid = false
@@ -65,6 +68,7 @@ end
 --- Takes a peer out.
 function _M:remove(peer)
     if self.weights[peer] then
+        self.count = self.count - 1
         self.weights[peer] = nil
         self.changed[peer] = true
         self.is_laid = false

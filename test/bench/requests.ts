@@ -5,7 +5,7 @@
 //   npm run bench:requests -- [--peers 10,100] [--rounds 5] [--seconds 2]
 //     [--variants static,floor,round_robin] [--instructions]
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import got from 'got';
@@ -212,36 +212,49 @@ function print(title: string, runs: Map<string, Run[]>): void {
   }
 }
 
+/** One nginx for one variant: the pools of several would not fit into a process's open files. */
+async function withNginx<T>(
+  folder: string,
+  peers: string[],
+  name: string,
+  use: (nginx: Nginx) => Promise<T>,
+): Promise<T> {
+  const options = nginxOptions(peers, plain.includes(name));
+  const nginx = await Nginx.start(mkdtempSync(join(folder, 'nginx-')), options);
+  try {
+    if (pickers.includes(name)) await put(nginx, peers, name);
+    load(nginx, name, 1);
+    return await use(nginx);
+  } finally {
+    await nginx.stop();
+  }
+}
+
 async function measure(count: number, folder: string): Promise<void> {
   const port = await freePort();
   const peers = addresses(count, port);
   const backend = await startBackend(join(folder, `backend-${count}`), port);
-  const ours = await Nginx.start(join(folder, `ours-${count}`), nginxOptions(peers, false));
-  const others = await Nginx.start(join(folder, `others-${count}`), nginxOptions(peers, true));
-  const nginxOf = (name: string) => (plain.includes(name) ? others : ours);
+  const variants = options.variants.split(',');
+  const seconds = Number(options.seconds);
   try {
-    const variants = options.variants.split(',');
-    const chosen = variants.filter((name) => pickers.includes(name));
-    for (const name of chosen) await put(ours, peers, name);
-    for (const name of variants) load(nginxOf(name), name, 1);
-
-    const seconds = Number(options.seconds);
     const runs = new Map<string, Run[]>(variants.map((name) => [name, []]));
     for (let round = 0; round < Number(options.rounds); round += 1) {
-      const order = round % 2 === 0 ? variants : variants.toReversed();
-      for (const name of order) runs.get(name)?.push(load(nginxOf(name), name, seconds));
+      for (const name of round % 2 === 0 ? variants : variants.toReversed()) {
+        const run = await withNginx(folder, peers, name, async (nginx) =>
+          load(nginx, name, seconds),
+        );
+        runs.get(name)?.push(run);
+      }
     }
     print(`${count} peers`, runs);
-    for (const name of chosen) {
-      const took = await stall(ours, peers, name);
+    for (const name of variants.filter((each) => pickers.includes(each))) {
+      const took = await withNginx(folder, peers, name, (nginx) => stall(nginx, peers, name));
       process.stdout.write(
         `  a change of one peer, ${name}: ${spread(took, 2)} ms of the worker, p99 ${percentile(took, 0.99).toFixed(2)}\n`,
       );
     }
     process.stdout.write('\n');
   } finally {
-    await ours.stop();
-    await others.stop();
     await stop(backend);
   }
 }

@@ -252,3 +252,43 @@ describe("round robin with tried peers", function()
                       [9] = 10, [10] = 10 }, counts)
     end)
 end)
+
+
+describe("round robin among very many", function()
+    it("walks a stretch again and again, and gives exact shares in the end",
+       function()
+        local picker, _, sum = random_picker(1500, 3)
+        local first = picks(picker, 128)
+        for round = 2, 16 do
+            local again = picks(picker, 128)
+            assert.same(first, again, "round " .. round)
+        end
+        local counts, weights = {}, picker.real.ring.weights
+        for _ = 1, 16 * sum do
+            local peer = picker:pick()
+            counts[peer] = (counts[peer] or 0) + 1
+        end
+        local off = 0
+        for peer, weight in pairs(weights) do
+            off = math.max(off, math.abs(counts[peer.name] - 16 * weight))
+        end
+        -- the ring's last stretch is shorter, and ends at another place
+        assert.is_true(off <= 16 * 3)
+    end)
+
+    it("goes on where it was when the list changes", function()
+        local picker = random_picker(1500, 1)
+        local counts = {}
+        for i = 1, 16 * 1500 do
+            if i % 100 == 0 then
+                picker:set("flap", i % 200 == 0 and 1 or 2)
+            end
+            local peer = picker:pick()
+            counts[peer] = (counts[peer] or 0) + 1
+        end
+        for peer = 1, 1500 do
+            local count = counts[peer] or 0
+            assert(count <= 33, "peer " .. peer .. ": " .. count)
+        end
+    end)
+end)

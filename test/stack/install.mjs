@@ -16,7 +16,12 @@ export const parts = join(checkout, '.parts');
 
 /** Debian packages and the command that shows each is there, by purpose. */
 const packages = {
-  check: { luajit2: 'luajit', 'lua-busted': 'busted', 'lua-check': 'luacheck' },
+  check: {
+    luajit2: 'luajit',
+    'lua-busted': 'busted',
+    'lua-check': 'luacheck',
+    openssl: 'openssl',
+  },
   bench: { wrk: 'wrk' },
   compose: {
     podman: 'podman',

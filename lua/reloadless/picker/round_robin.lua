@@ -6,6 +6,11 @@
 -- an order that differs from worker to worker, and a change of the peer list
 -- moves nobody else's place. nginx's own smooth round robin, which walks all
 -- peers on each pick, has the same shares.
+--
+-- Among very many peers a plain walk would meet a peer again only when its
+-- pooled connection is the oldest of thousands: nginx searches its pool from
+-- the youngest on, or has closed it. So the walk then goes over one stretch of
+-- the ring several times before it moves on; shares are the same in the end.
 
 local rings = require("reloadless.ring")
 
@@ -14,6 +19,7 @@ local circle = rings.circle
 local floor = math.floor
 local log = math.log
 local max = math.max
+local min = math.min
 local pairs = pairs
 local random = math.random
 local setmetatable = setmetatable
@@ -23,6 +29,11 @@ local mt = { __index = _M }
 
 -- Beyond this sum weights are scaled down, all by the same power of two: 8 MiB.
 local most_points = 2 ^ 20
+-- More peers than these are many; then a stretch has so many points, and is
+-- walked so many times.
+local many_peers = 1000
+local stretch_points = 128
+local stretch_rounds = 16
 -- Points passed over in a row, before the next is taken all the same.
 local most_passed = 20
 
@@ -50,6 +61,9 @@ function _M.new()
         ring = rings.new(points, unit_of),
         place = 0,              -- of the next point
         position = floor(random() * circle),    -- behind the last point
+        start = 0,              -- the position where the stretch begins
+        stop = 0,               -- the place where it ends
+        rounds = 0,             -- walks over it that are to come
         shares = {},            -- by peer in slow start: how many of its
         slow = 0,               -- points count; and the number of such peers
     }, mt)
@@ -77,20 +91,54 @@ function _M:remove(peer)
 end
 
 
+-- The place where the walk goes on at the end of a stretch, or of the ring.
+local function turn(self, place)
+    local ring = self.ring
+    if self.rounds > 0 then
+        self.rounds = self.rounds - 1
+        return ring:find(self.start)
+    end
+
+    place = place < ring.size and place or 0
+    if ring.count > many_peers then
+        local _, position = ring:point(place)
+        self.start, self.rounds = position, stretch_rounds - 1
+        self.stop = min(place + stretch_points, ring.size)
+    else
+        self.stop = ring.size
+    end
+    return place
+end
+
+
 -- The peer at the next point.
 local function step(self)
     local ring = self.ring
-    local place, size = self.place, ring.size
-    if place >= size then
-        if size == 0 then
+    local place = self.place
+    if place >= self.stop then
+        if ring.size == 0 then
             return nil
         end
-        place = 0
+        place = turn(self, place)
     end
     local peer, position = ring:point(place)
     self.place = place + 1
     self.position = position + 1
     return peer
+end
+
+
+-- Finds the way again when points have come and gone.
+local function reorient(self)
+    local ring = self.ring
+    self.place = ring:find(self.position % circle)
+    if ring.count <= many_peers then
+        self.stop, self.rounds = ring.size, 0
+    elseif self.stop > 0 and self.start <= self.position then
+        self.stop = min(ring:find(self.start) + stretch_points, ring.size)
+    else
+        self.stop = self.place
+    end
 end
 
 
@@ -123,7 +171,7 @@ end
 -- @return a peer, or nil when none is left
 function _M:pick(tried)
     if self.ring:settle() then
-        self.place = self.ring:find(self.position % circle)
+        reorient(self)
     end
     if tried then
         return step_over(self, tried)
