@@ -62,6 +62,9 @@ local function begin(state, peer)
         counters.begin(peer)
         state.upstream.fitness.tiers:update(peer)
     end
+    if state.upstream.picker.pace then
+        state.began = now()
+    end
 end
 
 
@@ -74,6 +77,9 @@ local function leave_peer(state, outcome, seconds, was_open)
         state.held = false
         inflight.release(peer)
         fitness:freed(peer, now())
+    end
+    if outcome == "answered" and found.picker.pace then
+        found.picker.pace(peer, now() - state.began)
     end
     if state.counted then
         counters.finish(peer, outcome == "failed")

@@ -5,7 +5,7 @@
 -- max_fails and fail_timeout are nginx's (ngx_http_upstream_module, server):
 -- max_fails failures within fail_timeout eject a peer for fail_timeout; then
 -- one request tries it, and only its success brings the peer back. Fields of a
--- peer that belong to this module: fails, failed_at, spared, ejected, probe,
+-- peer that belong to this module: fails, failed_at, spared_at, ejected, probe,
 -- full, until_time, ramp_from, place.
 
 local heap = require("reloadless.heap")
@@ -141,13 +141,13 @@ end
 
 --- A try on the peer has failed.
 -- @param was_open whether the connection was open before: the peer may only
---   have closed it while it was idle, which is forgiven once
+--   have closed it while it was idle, which is forgiven once in fail_timeout
 function _M:failed(peer, was_open, now)
     if self.max_fails == 0 or not self.members[peer] then
         return
     end
-    if was_open and not peer.spared then
-        peer.spared = true
+    if was_open and now - (peer.spared_at or -1 / 0) > self.fail_timeout then
+        peer.spared_at = now
         return
     end
 
@@ -166,8 +166,8 @@ end
 
 --- The peer has answered.
 function _M:answered(peer, now)
-    peer.spared = nil
     if not peer.fails or peer.fails == 0 then
+        peer.failed_at = nil
         return
     end
 

@@ -38,6 +38,7 @@ function _M.new(name)
         peers = {},             -- by address
         size = 0,               -- peers that take new traffic
         fitness = fitness.new(),
+        paces = { mean = 0 },   -- of the answers of all its peers, in seconds
         by_token = nil,         -- when sticky: peers by what the cookie holds
     }, mt)
 end
@@ -65,6 +66,7 @@ local function new_peer(self, key)
         host = parsed.host,
         port = parsed.port,
         phase = random(),       -- its place in the turns of this worker
+        paces = self.paces,
         active = 0,             -- requests that this worker has on it now
         requests = 0,           -- since the last flush of the counters
         failures = 0,

@@ -68,9 +68,10 @@ end)
 -- answers. Gives the share of the slow peer and the p99 of the answer times.
 local function simulate(module, interval)
     local picker = module.new()
-    local peers, done = {}, heap.new()
+    local peers, done, paces = {}, heap.new(), { mean = 0 }
     for i = 1, 10 do
         peers[i] = { key = tostring(i), active = 0, phase = random(),
+                     paces = paces,
                      seconds = i == 1 and 0.1 or 0.01, count = 0 }
         picker:set(peers[i], 1)
     end
@@ -83,6 +84,9 @@ local function simulate(module, interval)
         while answer and at <= clock.now do
             done:remove(answer)
             answer.peer.active = answer.peer.active - 1
+            if module.pace then
+                module.pace(answer.peer, answer.seconds)
+            end
             if picker.update then
                 picker:update(answer.peer)
             end

@@ -1,5 +1,6 @@
--- The peer with the fewest requests of this worker for its weight, in
--- O(log n); among equals, who is due first in weighted turns.
+-- The peer with the fewest requests of this worker for its weight, in O(log n).
+-- Among equals one that is much slower than the average waits, unless it is
+-- idle; then who is due first in weighted turns.
 
 local tournament = require("reloadless.tournament")
 local turns = require("reloadless.turns")
@@ -9,6 +10,14 @@ local setmetatable = setmetatable
 
 local _M = {}
 local mt = { __index = _M }
+
+
+-- So many times the average is slow.
+local slow = 3
+-- Of a moving average, the part that one answer makes up.
+local part = 1 / 32
+-- Beyond all turns.
+local last = 2 ^ 40
 
 
 --- @return a picker without peers
@@ -22,7 +31,11 @@ end
 
 
 local function place(self, entry)
-    self.race:set(entry, entry.peer.active / entry.weight, entry.due)
+    local peer, tie = entry.peer, entry.due
+    if peer.active > 0 and peer.pace and peer.pace > slow * peer.paces.mean then
+        tie = tie + last
+    end
+    self.race:set(entry, peer.active / entry.weight, tie)
 end
 
 
@@ -56,6 +69,16 @@ function _M:update(peer)
     if entry then
         place(self, entry)
     end
+end
+
+
+--- Learns from an answer of the peer.
+-- @param peer its pace is its average, peer.paces.mean that of its upstream
+-- @param seconds that it took
+function _M.pace(peer, seconds)
+    local paces = peer.paces
+    paces.mean = paces.mean + (seconds - paces.mean) * part
+    peer.pace = (peer.pace or seconds) * (1 - part) + seconds * part
 end
 
 

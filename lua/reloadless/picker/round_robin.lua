@@ -64,6 +64,7 @@ function _M.new()
         start = 0,              -- the position where the stretch begins
         stop = 0,               -- the place where it ends
         rounds = 0,             -- walks over it that are to come
+        retried = 0,            -- the place of the last peer of a retry
         shares = {},            -- by peer in slow start: how many of its
         slow = 0,               -- points count; and the number of such peers
     }, mt)
@@ -156,10 +157,14 @@ local function step_slowly(self)
 end
 
 
--- The next peer that was not tried.
+-- A peer that was not tried. Retries go round on their own: they neither use up
+-- turns, or a bad peer of two would get each request first, nor all go to the
+-- neighbour of a bad peer.
 local function step_over(self, tried)
-    for _ = 1, self.ring.size do
-        local peer = step(self)
+    local ring = self.ring
+    for _ = 1, ring.size do
+        self.retried = (self.retried + 1) % ring.size
+        local peer = ring:point(self.retried)
         if not tried[peer] then
             return peer
         end
