@@ -10,6 +10,7 @@ local ceil = math.ceil
 local floor = math.floor
 local log = math.log
 local max = math.max
+local min = math.min
 local pairs = pairs
 local rshift = bit.rshift
 local setmetatable = setmetatable
@@ -21,6 +22,10 @@ local mt = { __index = _M }
 local circle = _M.circle
 -- A point and its owner's number in one double: 32 and 21 bits.
 local shift = 2 ^ 21
+-- both circle and number, so that differences wrap
+local whole = circle * shift
+-- Points repeated behind the last one, so that looking on needs no wrap.
+local spare = 3
 local doubles = ffi.typeof("double[?]")
 local integers = ffi.typeof("int32_t[?]")
 -- from where a radix sort is faster than table.sort
@@ -45,7 +50,7 @@ function _M.new(points, unit_of)
         owners = {},            -- peers by number
         last = 0,               -- the greatest number given
         free = {},              -- numbers not in use
-        points = doubles(1),    -- sorted: position * shift + number
+        points = doubles(spare),    -- sorted: position * shift + number
         size = 0,
         slices = 1,             -- equal parts of the circle, about one a point
         first = integers(2),    -- the first point in each
@@ -136,7 +141,7 @@ end
 local function merge(self, gone, new)
     local old, size = self.points, self.size
     local length = size - #gone + #new
-    local points = doubles(max(1, length))
+    local points = doubles(length + spare)
     local from, to = 0, 0
     local function copy(upto)
         ffi.copy(points + to, old + from, (upto - from) * 8)
@@ -160,6 +165,9 @@ local function merge(self, gone, new)
         end
     end
     copy(size)
+    for i = 0, length > 0 and spare - 1 or -1 do
+        points[length + i] = points[i % length]
+    end
     self.points, self.size = points, length
 end
 
@@ -261,6 +269,30 @@ function _M:find(position)
         at = at + 1
     end
     return at
+end
+
+
+--- Looks for the first point from a position on, without a loop and with one
+-- branch that is rarely taken, which LuaJIT compiles best. The ring has points.
+-- @param position on the circle
+-- @return a number that grows with the distance of that point; owner tells
+--   whose it is
+function _M:next(position)
+    local points = self.points
+    local at = self.first[floor(position * (self.slices / circle))]
+    local from = position * shift
+    if points[at + 2] < from then
+        at = self:find(position)
+    end
+    return min((points[at] - from) % whole, (points[at + 1] - from) % whole,
+               (points[at + 2] - from) % whole)
+end
+
+
+--- @param distance as next returns it
+-- @return the peer
+function _M:owner(distance)
+    return self.owners[distance % shift]
 end
 
 

@@ -159,7 +159,7 @@ function load(nginx: Nginx, variant: string, seconds: number): Run {
 async function put(nginx: Nginx, peers: string[], name: string): Promise<void> {
   const all = Object.fromEntries(peers.map((peer) => [peer, {}]));
   await got.put(`${nginx.admin}/v1/upstreams/${name}`, {
-    json: { balance: name, hash_key: '$request_id', peers: all },
+    json: { balance: name, hash_key: '$connection_requests', peers: all },
   });
 }
 

@@ -15,7 +15,9 @@ local circle = rings.circle
 local crc32 = ngx.crc32_short
 local floor = math.floor
 local log = math.log
+local huge = math.huge
 local max = math.max
+local min = math.min
 local pairs = pairs
 local rshift = bit.rshift
 local setmetatable = setmetatable
@@ -101,27 +103,19 @@ local function places_of(key)
 end
 
 
---- @param tried set of peers that must not be picked, or nil
--- @param key the text to hash
--- @return a peer, or nil when none is left
-function _M:pick(tried, key)
-    local ring = self.ring
-    ring:settle()
-
+-- As pick, among the peers that were not tried.
+local function pick_other(ring, tried, place, step)
     local size = ring.size
-    local place, step = places_of(key)
     local best, nearest = nil, circle
     for _ = 1, probes do
         place = (place + step) % circle
-        local at, turn = ring:find(place), 0
+        local at = ring:find(place)
         for _ = 1, size do
-            if at >= size then
-                at, turn = 0, circle
-            end
-            local peer, position = ring:point(at)
-            if not tried or not tried[peer] then
-                if position + turn - place < nearest then
-                    best, nearest = peer, position + turn - place
+            local peer, position = ring:point(at % size)
+            if not tried[peer] then
+                local distance = (position - place) % circle
+                if distance < nearest then
+                    best, nearest = peer, distance
                 end
                 break
             end
@@ -129,6 +123,30 @@ function _M:pick(tried, key)
         end
     end
     return best
+end
+
+
+--- @param tried set of peers that must not be picked, or nil
+-- @param key the text to hash
+-- @return a peer, or nil when none is left
+function _M:pick(tried, key)
+    local ring = self.ring
+    ring:settle()
+    if ring.size == 0 then
+        return nil
+    end
+
+    local place, step = places_of(key)
+    if tried then
+        return pick_other(ring, tried, place, step)
+    end
+
+    local nearest = huge
+    for _ = 1, probes do
+        place = (place + step) % circle
+        nearest = min(nearest, ring:next(place))
+    end
+    return ring:owner(nearest)
 end
 
 
