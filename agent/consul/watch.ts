@@ -20,6 +20,13 @@ export interface WatchOptions {
 const wait = 45_000;
 
 /**
+ * The first after an error, in ms; from answer to answer it doubles up to `wait`.
+ * A Consul that has just started may give an index from before it has read its
+ * log, above all that follow.
+ */
+const waitAfterError = 1_000;
+
+/**
  * Watches one service until the signal is aborted, by the rules for blocking
  * queries (developer.hashicorp.com/consul/api-docs/features/blocking).
  *
@@ -32,21 +39,24 @@ export async function watchService(options: WatchOptions): Promise<void> {
   const pace = createPace();
   let index: bigint | undefined;
   let failures = 0;
+  let patience = wait;
   while (!signal.aborted) {
     let answer: HealthAnswer;
     try {
-      const block = index === undefined ? {} : { block: { index, wait: jitter() } };
+      const block = index === undefined ? {} : { block: { index, wait: jitter(patience) } };
       answer = await client.health({ ...query, ...block }, signal);
     } catch (error) {
       if (signal.aborted) return;
       index = undefined;
       failures += 1;
+      patience = waitAfterError;
       const known = asConsulError(error, client.name);
       options.failed(known);
       await sleep(pauseAfter(known, failures), signal);
       continue;
     }
     failures = 0;
+    if (index !== undefined) patience = Math.min(wait, patience * 2);
     const wentBack = index !== undefined && answer.index !== undefined && answer.index < index;
     index = wentBack ? undefined : answer.index;
     const changed = !wentBack && (await options.answered(answer.entries));
@@ -61,6 +71,6 @@ function pauseAfter(error: ConsulError, failures: number): number {
 }
 
 /** Spreads the renewals of many watches: ± 10 %. */
-function jitter(): number {
-  return Math.round(wait * (0.9 + 0.2 * Math.random()));
+function jitter(ms: number): number {
+  return Math.round(ms * (0.9 + 0.2 * Math.random()));
 }
