@@ -31,7 +31,7 @@ local mt = { __index = _M }
 local most_points = 2 ^ 20
 -- More peers than these are many; then a stretch has so many points, and is
 -- walked so many times.
-local many_peers = 1000
+local many_peers = 500
 local stretch_points = 128
 local stretch_rounds = 16
 -- Points passed over in a row, before the next is taken all the same.
