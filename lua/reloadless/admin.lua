@@ -3,8 +3,10 @@
 
 local address = require("reloadless.address")
 local document = require("reloadless.document")
+local dump = require("reloadless.dump")
 local status_page = require("reloadless.status")
 local upstreams = require("reloadless.table")
+local writer = require("reloadless.writer")
 
 local concat = table.concat
 local find = string.find
@@ -211,7 +213,7 @@ end
 
 local function write(request, jobs, whole)
     local if_match = request.if_match
-    local result, err = upstreams.write(jobs, {
+    local result, err = writer.write(jobs, {
         source = "admin",
         whole = whole,
         if_match = if_match and function(etag)
@@ -248,7 +250,7 @@ local function show(request)
         return
     end
 
-    local shown, err = upstreams.show(request.name)
+    local shown, err = dump.json(request.name)
     if not shown then
         return problem(err)
     end

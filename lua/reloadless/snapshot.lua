@@ -2,7 +2,7 @@
 -- "saved_at":…,"length":…,"crc32":…} about line 2, the document.
 
 local document = require("reloadless.document")
-local upstreams = require("reloadless.table")
+local writer = require("reloadless.writer")
 
 local match = string.match
 
@@ -59,7 +59,7 @@ function _M.load(path, refuse)
         jobs, problem = document.check_all(body, true, refuse)
     end
     if jobs then
-        result, problem = upstreams.write(jobs, { source = "snapshot" })
+        result, problem = writer.write(jobs, { source = "snapshot" })
     end
     if not result then
         ngx.log(ngx.ERR, "reloadless: snapshot ", path, " is not used: ",

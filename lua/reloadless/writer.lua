@@ -1,0 +1,139 @@
+-- Writes the upstream table. A write adds new heads and chunks beside the old
+-- ones, which can fail and is then undone; it publishes by overwriting numbers
+-- in place, which cannot fail; the table's version goes last.
+
+local lock = require("reloadless.lock")
+local stage = require("reloadless.stage")
+local upstreams = require("reloadless.table")
+
+local ipairs = ipairs
+local min = math.min
+local next = next
+local null = ngx.null
+local pairs = pairs
+local sort = table.sort
+
+local _M = {}
+
+-- Whole pages that only writes which shrink the table may use, so that a full
+-- dict can still lose a peer.
+local reserve = 64 * 1024
+
+local dict = ngx.shared.reloadless
+
+
+local function store(changes)
+    local growth = 0
+    for _, staged in ipairs(changes) do
+        growth = growth + staged.growth
+    end
+
+    local least = growth > 0 and min(reserve, dict:capacity() / 8) or 0
+    local done, fits = {}, true
+    local function put(key, value)
+        fits = fits and dict:safe_add(key, value)
+        if fits then
+            done[#done + 1] = key
+            fits = dict:free_space() >= least
+        end
+    end
+    for _, staged in ipairs(changes) do
+        for key, text in pairs(staged.add) do
+            put(key, text)
+        end
+        if not staged.gone and not dict:get("u:" .. staged.name) then
+            -- 0: there, but published for nobody yet
+            put("u:" .. staged.name, 0)
+        end
+    end
+    if fits then
+        return true
+    end
+
+    for _, key in ipairs(done) do
+        dict:delete(key)
+    end
+    return nil
+end
+
+
+local function write(jobs, options)
+    local current = dict:get("version")
+    if options.if_match and not options.if_match(upstreams.etag(current)) then
+        return nil, { status = 412, detail = "the table is at "
+                                             .. upstreams.etag(current) }
+    end
+
+    local version = current + 1
+    local changes = {}
+    local function add(job)
+        local staged, err = stage.change(job, version)
+        changes[#changes + 1] = staged
+        return err
+    end
+
+    local given = {}
+    for _, job in ipairs(jobs) do
+        given[job.name] = true
+        local err = add(job)
+        if err then
+            return nil, err
+        end
+    end
+    if options.whole then
+        for _, name in ipairs(upstreams.names()) do
+            if not given[name] then
+                add({ name = name, value = null })
+            end
+        end
+    end
+
+    if not next(changes) then
+        return { version = current, changed = {} }
+    end
+    if not store(changes) then
+        return nil, { status = 507,
+                      detail = "the shared dict is full: enlarge"
+                               .. " lua_shared_dict reloadless" }
+    end
+
+    local changed = {}
+    for i, staged in ipairs(changes) do
+        changed[i] = staged.name
+        if staged.gone then
+            dict:delete("u:" .. staged.name)
+        else
+            dict:set("u:" .. staged.name, version)
+        end
+    end
+    dict:set("source", options.source == "snapshot" and 2 or 3)
+    dict:set("updated_at", ngx.time())
+    dict:set("version", version)
+
+    for _, staged in ipairs(changes) do
+        for _, key in ipairs(staged.drop) do
+            dict:delete(key)
+        end
+    end
+
+    sort(changed)
+    return { version = version, changed = changed }
+end
+
+
+--- Applies checked changes, all or none (document.check has passed on each).
+-- @param jobs array of { name, value, replace, pointer }: value is an upstream,
+--   a merge patch of one, or ngx.null to remove it; replace is true for a PUT
+-- @param options { if_match = function(etag) → boolean, or nil;
+--   whole = true to remove every upstream that no job names;
+--   source = "snapshot" or "admin" }
+-- @return { version =, changed = { names } }; version has not moved when
+--   changed is empty
+-- @return nil, { status, detail, pointer }: 412, 422, 500, 503 or 507; nothing
+--   has changed
+function _M.write(jobs, options)
+    return lock.exclusively(write, jobs, options)
+end
+
+
+return _M
