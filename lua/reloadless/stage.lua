@@ -135,16 +135,14 @@ local function replace_peers(name, head, settings, peers, version)
     local current = head and head.versions and #head.versions or 1
     local chunks = count_chunks(count, current)
     local comparable = head and chunks == current
-    local bodies, changed = {}, not comparable
+    local bodies, changed = {}, false
     for i, part in ipairs(group(peers, chunks)) do
         local body = document.encode_peers(part)
-        if not comparable or chunks == 1 or body ~= read_body(name, head, i)
-        then
+        local is_same = comparable and body == read_body(name, head, i)
+        if not is_same or chunks == 1 then
             bodies[i] = body
         end
-        if comparable and body ~= read_body(name, head, i) then
-            changed = true
-        end
+        changed = changed or not is_same
     end
     if not changed and head.settings == settings then
         return nil
