@@ -156,12 +156,13 @@ local function refuse_peer()
 end
 
 
-local function has_etag(header, etag)
+-- @param strongly whether a weak tag never matches (RFC 9110 8.8.3.2)
+local function has_etag(header, etag, strongly)
     if match(header, "^%s*%*%s*$") then
         return true
     end
-    for tag in gmatch(header, '"[^"]*"') do
-        if tag == etag then
+    for weak, tag in gmatch(header, '(W?/?)("[^"]*")') do
+        if tag == etag and not (strongly and weak == "W/") then
             return true
         end
     end
@@ -217,9 +218,7 @@ local function write(request, jobs, whole)
         source = "admin",
         whole = whole,
         if_match = if_match and function(etag)
-            -- RFC 9110 13.1.1 compares strongly: a weak tag never matches
-            return not find(if_match, "W/", 1, true)
-                   and has_etag(if_match, etag)
+            return has_etag(if_match, etag, true)
         end,
     })
     if not result then
@@ -237,11 +236,6 @@ local function write(request, jobs, whole)
 end
 
 
-local function not_found()
-    problem({ status = 404, detail = "there is no such upstream" })
-end
-
-
 local function show(request)
     local etag = upstreams.etag(upstreams.version())
     if request.if_none_match and has_etag(request.if_none_match, etag) then
@@ -253,9 +247,6 @@ local function show(request)
     local shown, err = dump.json(request.name)
     if not shown then
         return problem(err)
-    end
-    if not shown.json then
-        return not_found()
     end
     ngx.header["ETag"] = upstreams.etag(shown.version)
     answer(200, "application/json", shown.json .. "\n")
@@ -291,12 +282,8 @@ local function write_one(request, types, replace)
     if not job then
         return problem(err)
     end
+    job.known = not replace
     write(request, { job })
-end
-
-
-local function is_unknown(request)
-    return not upstreams.upstream_version(request.name)
 end
 
 
@@ -311,26 +298,16 @@ local all = {
 }
 
 local one = {
-    GET = function(request)
-        if is_unknown(request) then
-            return not_found()
-        end
-        show(request)
-    end,
+    GET = show,
     PATCH = function(request)
-        if is_unknown(request) then
-            return not_found()
-        end
         write_one(request, patch_types, false)
     end,
     PUT = function(request)
         write_one(request, put_types, true)
     end,
     DELETE = function(request)
-        if is_unknown(request) then
-            return not_found()
-        end
-        write(request, { { name = request.name, value = null, pointer = "" } })
+        write(request, { { name = request.name, value = null, pointer = "",
+                           known = true } })
     end,
 }
 
@@ -386,6 +363,10 @@ function _M.handle()
     local handler = methods[method == "HEAD" and "GET" or method]
     if not handler then
         return method_refused(methods)
+    end
+    if name and method ~= "PUT" and not upstreams.upstream_version(name) then
+        return problem({ status = 404,
+                         detail = "there is no upstream " .. name })
     end
 
     local request = {

@@ -40,15 +40,17 @@ end
 
 --- The document, or one upstream of it, as one write has left it.
 -- @param name of the upstream, or nil for the whole document
--- @return { json =, version = }: json is nil when there is no such upstream
--- @return nil, { status, detail }: 500 or 503
+-- @return { json =, version = }
+-- @return nil, { status, detail }: 404, 500 or 503
 function _M.json(name)
     local read = name and upstream_json or document_json
     return lock.exclusively(function()
-        return {
-            json = read(name),
-            version = upstreams.version(),
-        }
+        local json = read(name)
+        if not json then
+            return nil, { status = 404,
+                          detail = "there is no upstream " .. name }
+        end
+        return { json = json, version = upstreams.version() }
     end)
 end
 

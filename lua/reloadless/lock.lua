@@ -55,6 +55,8 @@ local function lock()
         local holder = dict:get("lock")
         if holder and not process.is_alive(holder)
            and dict:safe_add("steal:" .. holder, pid, lock_seconds)
+           -- a worker that was stopped meanwhile may come late
+           and dict:get("lock") == holder
         then
             dict:set("lock", pid)
             return true, true

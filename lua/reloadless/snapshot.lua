@@ -2,6 +2,7 @@
 -- "saved_at":…,"length":…,"crc32":…} about line 2, the document.
 
 local document = require("reloadless.document")
+local upstreams = require("reloadless.table")
 local writer = require("reloadless.writer")
 
 local match = string.match
@@ -59,7 +60,13 @@ function _M.load(path, refuse)
         jobs, problem = document.check_all(body, true, refuse)
     end
     if jobs then
-        result, problem = writer.write(jobs, { source = "snapshot" })
+        result, problem = writer.write(jobs, {
+            source = "snapshot",
+            -- after a reload the old workers may write before this does
+            if_match = function(etag)
+                return etag == upstreams.etag(0)
+            end,
+        })
     end
     if not result then
         ngx.log(ngx.ERR, "reloadless: snapshot ", path, " is not used: ",

@@ -72,7 +72,7 @@ end
 
 
 local function new_stage(name)
-    return { name = name, add = {}, drop = {}, growth = 0 }
+    return { name = name, add = {}, drop = {}, added = 0 }
 end
 
 
@@ -80,7 +80,6 @@ local function add_text(staged, key, text)
     for at, piece in pairs(layout.cut(key, text)) do
         staged.add[at] = piece
     end
-    staged.growth = staged.growth + #text
 end
 
 
@@ -89,13 +88,13 @@ local function drop_text(staged, key)
     for at in pairs(layout.cut(key, text)) do
         staged.drop[#staged.drop + 1] = at
     end
-    staged.growth = staged.growth - #text
 end
 
 
 -- @param head the current one, or nil
 local function stage(name, head, settings, chunks, bodies, peers, version)
     local staged = new_stage(name)
+    staged.added = peers - (head and head.peers or -1)
     local old = head and head.versions or {}
     local new = { settings = settings, peers = peers }
 
@@ -207,8 +206,8 @@ end
 -- @param job as writer.write takes it
 -- @param version that the table will have
 -- @return { name =, gone = true when the upstream goes, add = { texts by key },
---   drop = { keys that are old once it is published }, growth = bytes }, or
---   nil when it changes nothing
+--   drop = { keys that are old once it is published }, added = peers more than
+--   before, a new upstream counted as one }, or nil when it changes nothing
 -- @return nil, { status, detail, pointer }: 422
 function _M.change(job, version)
     local name, value = job.name, job.value
@@ -218,7 +217,7 @@ function _M.change(job, version)
             return nil
         end
         local staged = new_stage(name)
-        staged.gone = true
+        staged.gone, staged.added = true, -1 - head.peers
         for i, was in ipairs(head.versions or {}) do
             drop_text(staged, layout.chunk_key(name, was, i))
         end

@@ -15,20 +15,20 @@ local sort = table.sort
 
 local _M = {}
 
--- Whole pages that only writes which shrink the table may use, so that a full
--- dict can still lose a peer.
+-- Whole pages that only writes which add no peers may use, so that a full dict
+-- can still drain and lose them.
 local reserve = 64 * 1024
 
 local dict = ngx.shared.reloadless
 
 
 local function store(changes)
-    local growth = 0
+    local added = 0
     for _, staged in ipairs(changes) do
-        growth = growth + staged.growth
+        added = added + staged.added
     end
 
-    local least = growth > 0 and min(reserve, dict:capacity() / 8) or 0
+    local least = added > 0 and min(reserve, dict:capacity() / 8) or 0
     local done, fits = {}, true
     local function put(key, value)
         fits = fits and dict:safe_add(key, value)
@@ -58,6 +58,13 @@ end
 
 
 local function write(jobs, options)
+    for _, job in ipairs(jobs) do
+        if job.known and not upstreams.upstream_version(job.name) then
+            return nil, { status = 404,
+                          detail = "there is no upstream " .. job.name }
+        end
+    end
+
     local current = dict:get("version")
     if options.if_match and not options.if_match(upstreams.etag(current)) then
         return nil, { status = 412, detail = "the table is at "
@@ -122,15 +129,16 @@ end
 
 
 --- Applies checked changes, all or none (document.check has passed on each).
--- @param jobs array of { name, value, replace, pointer }: value is an upstream,
---   a merge patch of one, or ngx.null to remove it; replace is true for a PUT
+-- @param jobs array of { name, value, replace, pointer, known }: value is an
+--   upstream, a merge patch of one, or ngx.null to remove it; replace is true
+--   for a PUT; known, when the upstream must be there
 -- @param options { if_match = function(etag) → boolean, or nil;
 --   whole = true to remove every upstream that no job names;
 --   source = "snapshot" or "admin" }
 -- @return { version =, changed = { names } }; version has not moved when
 --   changed is empty
--- @return nil, { status, detail, pointer }: 412, 422, 500, 503 or 507; nothing
---   has changed
+-- @return nil, { status, detail, pointer }: 404, 412, 422, 503 or 507, when
+--   nothing has changed; or 500, when each upstream is as it was or is new
 function _M.write(jobs, options)
     return lock.exclusively(write, jobs, options)
 end

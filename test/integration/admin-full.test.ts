@@ -53,11 +53,14 @@ test('a dict full of upstreams', async () => {
     await assertRefused(open, () => admin.send(method, path, body), full);
   }
 
-  // All that shrinks or stays, down to the last upstream.
+  // All that adds no peer, down to the last upstream.
   await admin.write('PATCH', `${all}/${name(0)}`, { peers: { [deadPeer(0)]: null } });
   await admin.write('PUT', `${all}/${name(1)}`, { peers: deadPeers(9) });
   await admin.write('PATCH', `${all}/${name(2)}`, { peers: { [deadPeer(3)]: { weight: null } } });
   await admin.write('DELETE', `${all}/${name(3)}`);
+  for (const leaving of [{ drain: true }, { weight: 0 }]) {
+    await admin.write('PATCH', `${all}/${name(4)}`, { peers: { [deadPeer(1)]: leaving } });
+  }
   const left = await upstreams(open);
   assert.equal(Object.keys(left).length, fitted);
   assert.deepEqual(left[name(0)]?.peers, without(10, 0));

@@ -179,7 +179,7 @@ test('If-Match lets the write through while it matches, strongly', async () => {
       );
       assert.equal(refused.headers.etag, etag);
     }
-    await admin.write(method, path, body, { 'if-match': `"x.1", ${etag}` });
+    await admin.write(method, path, body, { 'if-match': `W/"x.1", ${etag}` });
   }
   await admin.write('PUT', web, { peers: {} }, { 'if-match': '*' });
 });
