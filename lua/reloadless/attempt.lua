@@ -1,11 +1,25 @@
 -- What became of a try, read from nginx's variables of the upstream: one value
 -- for each try, joined by ", ", or by " : " where a redirect was between.
 
+local byte = string.byte
 local match = string.match
 local ngx = ngx
 local tonumber = tonumber
 
 local _M = {}
+
+
+-- Of a request that had one try and its answer in less than 10 s: "0.003". Most
+-- requests are such, and this costs a tenth of the general way.
+local function header_seconds()
+    local text = ngx.var.upstream_header_time
+    if text and #text == 5 then
+        local whole, point, a, b, c = byte(text, 1, 5)
+        if point == 46 then
+            return whole - 48 + (a * 100 + b * 10 + c - 48 * 111) / 1000
+        end
+    end
+end
 
 
 -- While the balancer runs, the try that begins stands last and is nothing yet:
@@ -25,7 +39,8 @@ end
 -- @return when it failed, whether it had a connection, maybe one from the pool
 --   that the peer had closed
 function _M.last(is_over)
-    local seconds = tonumber(last_of("upstream_header_time", is_over))
+    local seconds = is_over and header_seconds()
+                    or tonumber(last_of("upstream_header_time", is_over))
     if seconds then
         return "answered", seconds
     end

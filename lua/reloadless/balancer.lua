@@ -32,7 +32,8 @@ local built = {}
 -- Requests on their way to a peer, by the address of nginx's request. Unlike
 -- ngx.ctx it costs no table for each request and outlives internal redirects.
 local states = {}
-local spare = {}
+-- states not in use: the first of a chain by next
+local spare
 
 
 local function find_upstream(name)
@@ -60,11 +61,8 @@ local function begin(state, peer)
     -- a subrequest has no log phase that would end the count
     if state.counted then
         counters.begin(peer)
-        state.upstream.fitness.tiers:update(peer)
     end
-    if state.upstream.picker.pace then
-        state.began = now()
-    end
+    state.upstream.fitness.tiers:update(peer)
 end
 
 
@@ -78,8 +76,8 @@ local function leave_peer(state, outcome, seconds, was_open)
         inflight.release(peer)
         fitness:freed(peer, now())
     end
-    if outcome == "answered" and found.picker.pace then
-        found.picker.pace(peer, now() - state.began)
+    if found.picker.observe and outcome then
+        found.picker.observe(peer, seconds, outcome)
     end
     if state.counted then
         counters.finish(peer, outcome == "failed")
@@ -90,9 +88,6 @@ local function leave_peer(state, outcome, seconds, was_open)
         fitness:failed(peer, was_open, now())
     elseif outcome == "answered" and peer.failed_at then
         fitness:answered(peer, now())
-    end
-    if found.picker.observe and outcome then
-        found.picker.observe(peer, seconds, outcome)
     end
 end
 
@@ -108,7 +103,7 @@ end
 local function forget(id, state)
     states[id] = nil
     state.upstream, state.tried, state.hashed = nil, nil, nil
-    spare[#spare + 1] = state
+    state.next, spare = spare, state
 end
 
 
@@ -172,12 +167,8 @@ end
 
 
 local function new_state(found)
-    local state = spare[#spare]
-    if state then
-        spare[#spare] = nil
-    else
-        state = {}
-    end
+    local state = spare or {}
+    spare = state.next
     state.upstream = found
     state.counted = not ngx.is_subrequest
     state.held = false

@@ -86,10 +86,14 @@ end
 
 --- Tells that the number of a peer's requests has changed.
 function _M:update(peer)
-    if self.updates then
+    if not self.updates then
+        return
+    elseif peer.backup then
+        return self.backup:update(peer)
+    end
+    self.primary:update(peer)
+    if is_near(self, peer) then
         self.near:update(peer)
-        self.primary:update(peer)
-        self.backup:update(peer)
     end
 end
 

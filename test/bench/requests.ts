@@ -2,7 +2,7 @@
 // static upstream, beside a Lua balancer that only returns a fixed peer (the
 // floor of any), and beside the usual script that decodes JSON on each request.
 //
-//   npm run bench:requests -- [--peers 10,100] [--rounds 5] [--seconds 2]
+//   npm run bench:requests -- [--peers 10,100] [--rounds 15] [--seconds 1]
 //     [--variants static,floor,round_robin] [--instructions]
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
@@ -22,8 +22,8 @@ const pickers = ['round_robin', 'least_conn', 'random', 'ewma', 'hash'];
 const { values: options } = parseArgs({
   options: {
     peers: { type: 'string', default: '10,100,1000,10000' },
-    rounds: { type: 'string', default: '5' },
-    seconds: { type: 'string', default: '2' },
+    rounds: { type: 'string', default: '15' },
+    seconds: { type: 'string', default: '1' },
     variants: { type: 'string', default: ['static', 'floor', ...pickers, 'json'].join(',') },
     instructions: { type: 'boolean', default: false },
   },
@@ -159,7 +159,7 @@ function load(nginx: Nginx, variant: string, seconds: number): Run {
 async function put(nginx: Nginx, peers: string[], name: string): Promise<void> {
   const all = Object.fromEntries(peers.map((peer) => [peer, {}]));
   await got.put(`${nginx.admin}/v1/upstreams/${name}`, {
-    json: { balance: name, hash_key: '$connection_requests', peers: all },
+    json: { balance: name, hash_key: '$connection$connection_requests', peers: all },
   });
 }
 
@@ -212,50 +212,59 @@ function print(title: string, runs: Map<string, Run[]>): void {
   }
 }
 
-/** One nginx for one variant: the pools of several would not fit into a process's open files. */
-async function withNginx<T>(
-  folder: string,
-  peers: string[],
-  name: string,
-  use: (nginx: Nginx) => Promise<T>,
-): Promise<T> {
+interface Subject {
+  name: string;
+  nginx: Nginx;
+  peers: string[];
+  stop: () => Promise<void>;
+}
+
+/**
+ * An nginx and a backend for one variant alone: the pools of several would not
+ * fit into a process's open files.
+ */
+async function startSubject(folder: string, count: number, name: string): Promise<Subject> {
+  const port = await freePort();
+  const peers = addresses(count, port);
+  const backend = await startBackend(mkdtempSync(join(folder, 'backend-')), port);
   const options = nginxOptions(peers, plain.includes(name));
   const nginx = await Nginx.start(mkdtempSync(join(folder, 'nginx-')), options);
-  try {
-    if (pickers.includes(name)) await put(nginx, peers, name);
-    load(nginx, name, 1);
-    return await use(nginx);
-  } finally {
-    await nginx.stop();
-  }
+  if (pickers.includes(name)) await put(nginx, peers, name);
+  // Until Lua is compiled and every peer has its pooled connections.
+  load(nginx, name, 2 + Math.ceil(count / 1000));
+  return {
+    name,
+    nginx,
+    peers,
+    stop: async () => {
+      await nginx.stop();
+      await stop(backend);
+    },
+  };
 }
 
 async function measure(count: number, folder: string): Promise<void> {
-  const port = await freePort();
-  const peers = addresses(count, port);
-  const backend = await startBackend(join(folder, `backend-${count}`), port);
-  const variants = options.variants.split(',');
-  const seconds = Number(options.seconds);
+  const subjects: Subject[] = [];
   try {
-    const runs = new Map<string, Run[]>(variants.map((name) => [name, []]));
+    for (const name of options.variants.split(',')) {
+      subjects.push(await startSubject(folder, count, name));
+    }
+    const runs = new Map<string, Run[]>(subjects.map(({ name }) => [name, []]));
     for (let round = 0; round < Number(options.rounds); round += 1) {
-      for (const name of round % 2 === 0 ? variants : variants.toReversed()) {
-        const run = await withNginx(folder, peers, name, async (nginx) =>
-          load(nginx, name, seconds),
-        );
-        runs.get(name)?.push(run);
+      for (const { name, nginx } of round % 2 === 0 ? subjects : subjects.toReversed()) {
+        runs.get(name)?.push(load(nginx, name, Number(options.seconds)));
       }
     }
     print(`${count} peers`, runs);
-    for (const name of variants.filter((each) => pickers.includes(each))) {
-      const took = await withNginx(folder, peers, name, (nginx) => stall(nginx, peers, name));
+    for (const { name, nginx, peers } of subjects.filter((each) => pickers.includes(each.name))) {
+      const took = await stall(nginx, peers, name);
       process.stdout.write(
         `  a change of one peer, ${name}: ${spread(took, 2)} ms of the worker, p99 ${percentile(took, 0.99).toFixed(2)}\n`,
       );
     }
     process.stdout.write('\n');
   } finally {
-    await stop(backend);
+    for (const subject of subjects) await subject.stop();
   }
 }
 

@@ -84,14 +84,11 @@ local function simulate(module, interval)
         while answer and at <= clock.now do
             done:remove(answer)
             answer.peer.active = answer.peer.active - 1
-            if module.pace then
-                module.pace(answer.peer, answer.seconds)
+            if module.observe then
+                module.observe(answer.peer, answer.seconds, "answered")
             end
             if picker.update then
                 picker:update(answer.peer)
-            end
-            if module.observe then
-                module.observe(answer.peer, answer.seconds, "answered")
             end
             answer, at = done:top()
         end
@@ -158,6 +155,7 @@ describe("least_conn", function()
         for _ = 1, 6000 do
             local name = picker:pick()
             counts[name] = counts[name] + 1
+            picker.real:update(picker.peers[name])
         end
         assert.same({ 1000, 2000, 3000 }, counts)
     end)

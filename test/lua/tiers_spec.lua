@@ -24,6 +24,7 @@ local function picked(all, tried)
     for i = 1, 300 do
         local peer = all:pick(tried, "key" .. i)
         if peer then
+            all:update(peer)
             names[peer.key] = true
         end
     end

@@ -21,10 +21,14 @@ end
 
 describe("a tournament", function()
     it("has its smallest keys first after any operations", function()
-        for _, count in ipairs({ 1, 2, 3, 10, 70 }) do
+        for _, count in ipairs({ 1, 2, 3, 10, 70, 1000 }) do
             local race, model, size = tournament.new(), {}, 0
+            local items = {}
+            for i = 1, count do
+                items[i] = {}
+            end
             for _ = 1, 5000 do
-                local item = random(count)
+                local item = items[random(count)]
                 if random(3) == 1 then
                     size = size - (model[item] and 1 or 0)
                     race:remove(item)

@@ -72,10 +72,14 @@ function _M:update(peer)
 end
 
 
---- Learns from an answer of the peer.
+--- Learns from a try on the peer.
 -- @param peer its pace is its average, peer.paces.mean that of its upstream
 -- @param seconds that it took
-function _M.pace(peer, seconds)
+-- @param outcome only "answered" tells how slow the peer is
+function _M.observe(peer, seconds, outcome)
+    if outcome ~= "answered" then
+        return
+    end
     local paces = peer.paces
     paces.mean = paces.mean + (seconds - paces.mean) * part
     peer.pace = (peer.pace or seconds) * (1 - part) + seconds * part
@@ -88,12 +92,12 @@ local function pick(self)
         return nil
     end
     self.turns:take(entry)
-    place(self, entry)
     return entry.peer
 end
 
 
---- @param tried set of peers that must not be picked, or nil
+--- Picks a peer; update is to be called for it.
+-- @param tried set of peers that must not be picked, or nil
 -- @return a peer, or nil when none is left
 function _M:pick(tried)
     if not tried then
