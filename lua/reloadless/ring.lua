@@ -51,6 +51,7 @@ function _M.new(points, unit_of)
         last = 0,               -- the greatest number given
         free = {},              -- numbers not in use
         points = doubles(spare),    -- sorted: position * shift + number
+        unused = doubles(spare),    -- the array for the next ones
         size = 0,
         slices = 1,             -- equal parts of the circle, about one a point
         first = integers(2),    -- the first point in each
@@ -136,12 +137,22 @@ local function search(points, size, value)
 end
 
 
+-- @return an array with room for so many points: that of the points before the
+-- last, or a new one with some to spare
+local function room(self, length)
+    if ffi.sizeof(self.unused) >= (length + spare) * 8 then
+        return self.unused
+    end
+    return doubles(ceil(length * 1.25) + spare)
+end
+
+
 -- Takes out and puts in points (both sorted); what lies between is copied as a
 -- whole.
 local function merge(self, gone, new)
     local old, size = self.points, self.size
     local length = size - #gone + #new
-    local points = doubles(length + spare)
+    local points = room(self, length)
     local from, to = 0, 0
     local function copy(upto)
         ffi.copy(points + to, old + from, (upto - from) * 8)
@@ -168,7 +179,35 @@ local function merge(self, gone, new)
     for i = 0, length > 0 and spare - 1 or -1 do
         points[length + i] = points[i % length]
     end
-    self.points, self.size = points, length
+    self.points, self.unused, self.size = points, old, length
+end
+
+
+-- Moves the first point of each slice by as many as went and came before it.
+local function shift_index(self, gone, new)
+    local first, slices = self.first, self.slices
+    local part = slices / circle / shift
+    local slice, moved = 0, 0
+    local function move(upto)
+        for between = slice + 1, moved ~= 0 and upto or 0 do
+            first[between] = first[between] + moved
+        end
+        slice = upto
+    end
+
+    local g, n = 1, 1
+    while gone[g] or new[n] do
+        if not new[n] or (gone[g] and gone[g] < new[n]) then
+            move(floor(gone[g] * part))
+            moved = moved - 1
+            g = g + 1
+        else
+            move(floor(new[n] * part))
+            moved = moved + 1
+            n = n + 1
+        end
+    end
+    move(slices)
 end
 
 
@@ -244,7 +283,11 @@ local function lay(self)
     sort_points(gone)
     sort_points(new)
     merge(self, gone, new)
-    index(self)
+    if self.size <= self.slices and self.size * 4 >= self.slices then
+        shift_index(self, gone, new)
+    else
+        index(self)
+    end
 end
 
 

@@ -6,6 +6,7 @@
 //     [--variants static,floor,round_robin] [--instructions]
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { Agent } from 'node:http';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import got from 'got';
@@ -167,15 +168,19 @@ async function put(nginx: Nginx, peers: string[], name: string): Promise<void> {
 async function stall(nginx: Nginx, peers: string[], name: string): Promise<number[]> {
   const pid = nginx.workers()[0] ?? 0;
   const took: number[] = [];
+  // As the agent does, and users' clients: the connections stay open.
+  const agent = { http: new Agent({ keepAlive: true }) };
   for (let i = 0; i < 60; i += 1) {
     const peer = peers[(i * 7919) % peers.length] ?? '';
     const before = cpu(pid);
     await got.patch(`${nginx.admin}/v1/upstreams/${name}`, {
+      agent,
       json: { peers: { [peer]: i % 3 === 0 ? null : { weight: (i % 3) + 1 } } },
     });
-    await got(`${nginx.url}/${name}`);
+    await got(`${nginx.url}/${name}`, { agent });
     took.push((cpu(pid) - before) / 1000);
   }
+  agent.http.destroy();
   // The first ones warm up: Lua is compiled as it runs.
   return took.slice(20);
 }

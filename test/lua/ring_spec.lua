@@ -1,0 +1,91 @@
+-- Proves the ring against a plain list of its points.
+
+local rings = require("reloadless.ring")
+
+local circle = rings.circle
+local floor = math.floor
+local random = math.random
+
+
+-- Three points for each unit of weight, at places of the peer's own.
+local function points(peer, weight, add)
+    for i = 1, floor(weight * 3) do
+        add(peer.places[i])
+    end
+end
+
+
+local function new_peer()
+    local places = {}
+    for i = 1, 27 do
+        places[i] = floor(random() * circle)
+    end
+    return { places = places }
+end
+
+
+local function list_of(weights)
+    local list = {}
+    for peer, weight in pairs(weights) do
+        points(peer, weight, function(position)
+            list[#list + 1] = { position, peer }
+        end)
+    end
+    table.sort(list, function(a, b)
+        return a[1] < b[1]
+    end)
+    return list
+end
+
+
+local function assert_same(ring, list)
+    assert(ring.size == #list)
+    for at, point in ipairs(list) do
+        local peer, position = ring:point(at - 1)
+        assert(peer == point[2] and position == point[1])
+    end
+
+    for _ = 1, 20 do
+        -- anywhere, on a point, or just behind it
+        local near = list[random(#list)][1]
+        local from = (random(2) == 1 and floor(random() * circle)
+                      or near + random(0, 1)) % circle
+        local place = 0
+        while place < #list and list[place + 1][1] < from do
+            place = place + 1
+        end
+        assert(ring:find(from) == place)
+        assert(ring:owner(ring:next(from)) == list[place % #list + 1][2])
+    end
+end
+
+
+describe("a ring", function()
+    it("has its points in order, and finds them, after any changes", function()
+        local ring = rings.new(points, function()
+            return 1
+        end)
+        local peers, weights = {}, {}
+        for i = 1, 300 do
+            peers[i] = new_peer()
+        end
+
+        -- grows, and shrinks again
+        for round = 1, 300 do
+            for _ = 1, random(6) do
+                local peer = peers[random(#peers)]
+                local is_to_go = random(300) < (round < 150 and 40 or 240)
+                weights[peer] = not is_to_go and random(9) or nil
+                if is_to_go then
+                    ring:remove(peer)
+                else
+                    ring:set(peer, weights[peer])
+                end
+            end
+            ring:settle()
+            if next(weights) then
+                assert_same(ring, list_of(weights))
+            end
+        end
+    end)
+end)
