@@ -19,8 +19,8 @@ end
 
 
 -- The first of its places turn + (step + phase) / weight after the time now.
-local function next_place(self, entry)
-    local weight, phase = entry.weight, entry.phase
+local function next_place(self, entry, share)
+    local weight, phase = entry.weight * share, entry.phase
     local turn = floor(self.time)
     -- rounding must not give a place twice
     local step = floor((self.time - turn) * weight - phase + grace) + 1
@@ -37,17 +37,18 @@ end
 function _M:join(entry, weight)
     entry.weight = weight
     entry.phase = entry.phase or random()
-    entry.due = next_place(self, entry)
+    entry.due = next_place(self, entry, 1)
 end
 
 
 --- The entry has its turn: time moves on to it, and due to its next place.
 -- Places that it has missed are gone.
-function _M:take(entry)
+-- @param share of its weight that counts, from above 0 to 1
+function _M:take(entry, share)
     if entry.due > self.time then
         self.time = entry.due
     end
-    entry.due = next_place(self, entry)
+    entry.due = next_place(self, entry, share)
 end
 
 

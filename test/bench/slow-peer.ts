@@ -5,7 +5,9 @@
 //   npm run bench:slow-peer -- [--rounds 7] [--seconds 4] [--connections 32]
 //     [--variants nginx_least_conn,least_conn]
 import { execFileSync } from 'node:child_process';
+import { readFileSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import got from 'got';
 import { temporaryFolder } from '../stack/folder.ts';
@@ -34,9 +36,13 @@ interface Run {
   rate: number;
   /** Of the requests, in percent, that the slow backend got. */
   share: number;
+  /** In ms, of nginx's log of all requests: wrk's own percentiles count a slow one several times. */
   p50: number;
   p99: number;
 }
+
+/** ms after which nginx writes what it has logged. */
+const flush = 200;
 
 /** Ten backends; each answer takes an exponential time, of 50 ms or of 5 ms in the mean. */
 function backends(addresses: string[]): string {
@@ -78,45 +84,50 @@ function configuration(addresses: string[], port: number): string {
     ),
   ];
   const names = [...Object.keys(ofNginx), ...ours];
+  const location = (name: string) => `location = /${name} {
+            proxy_pass http://${name};
+            access_log times.log times buffer=1m flush=${flush}ms;
+        }`;
   return `
     proxy_http_version 1.1;
     proxy_set_header Connection "";
     keepalive_requests 1000000000;
+    log_format times $request_time;
     ${all.join('\n    ')}
     server {
         listen 127.0.0.1:${port};
         location = / { return 204; }
-        ${names.map((name) => `location = /${name} { proxy_pass http://${name}; }`).join('\n        ')}
+        ${names.map(location).join('\n        ')}
     }`;
 }
 
-async function load(nginx: Nginx, slow: string, name: string, seconds: number): Promise<Run> {
+/** @param log the file of the times of all requests since it was emptied */
+async function load(
+  nginx: Nginx,
+  log: string,
+  slow: string,
+  name: string,
+  seconds: number,
+): Promise<Run> {
   const hits = () => got(`http://${slow}/hits`).json<{ slow: number; fast: number }>();
   await hits();
-  const args = [
-    '-t1',
-    `-c${options.connections}`,
-    `-d${seconds}`,
-    '--latency',
-    `${nginx.url}/${name}`,
-  ];
+  truncateSync(log);
+  const args = ['-t1', `-c${options.connections}`, `-d${seconds}`, `${nginx.url}/${name}`];
   const output = execFileSync('wrk', args, { encoding: 'utf8' });
   const failed = /Non-2xx.*|Socket errors.*/.exec(output)?.[0];
   if (failed !== undefined) process.stdout.write(`    ${name}: ${failed}\n`);
   const { slow: n, fast } = await hits();
+  await sleep(2 * flush);
+  const times = readFileSync(log, 'utf8')
+    .trim()
+    .split('\n')
+    .map((line) => Number(line) * 1000);
   return {
     rate: Number(/Requests\/sec:\s+([\d.]+)/.exec(output)?.[1]),
     share: (100 * n) / (n + fast),
-    p50: milliseconds(output, 50),
-    p99: milliseconds(output, 99),
+    p50: percentile(times, 0.5),
+    p99: percentile(times, 0.99),
   };
-}
-
-/** A line of wrk's latency distribution. */
-function milliseconds(output: string, percent: number): number {
-  const [, number, unit = ''] =
-    new RegExp(`\\n\\s+${percent}%\\s+([\\d.]+)(us|ms|s)`).exec(output) ?? [];
-  return Number(number) * ({ us: 0.001, ms: 1, s: 1000 }[unit] ?? Number.NaN);
 }
 
 function print(runs: Map<string, Run[]>): void {
@@ -168,13 +179,14 @@ async function main(): Promise<void> {
       await got.put(`${nginx.admin}/v1/upstreams/${name}`, { json: { balance: name, peers } });
     }
     const variants = options.variants.split(',');
-    for (const name of variants) await load(nginx, slow, name, 1);
+    const log = join(folder, 'nginx', 'times.log');
+    for (const name of variants) await load(nginx, log, slow, name, 1);
 
     const runs = new Map<string, Run[]>(variants.map((name) => [name, []]));
     for (let round = 0; round < Number(options.rounds); round += 1) {
       const order = round % 2 === 0 ? variants : variants.toReversed();
       for (const name of order) {
-        runs.get(name)?.push(await load(nginx, slow, name, Number(options.seconds)));
+        runs.get(name)?.push(await load(nginx, log, slow, name, Number(options.seconds)));
       }
     }
     process.stdout.write(

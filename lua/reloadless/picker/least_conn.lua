@@ -1,10 +1,14 @@
--- The peer with the fewest requests of this worker for its weight, in O(log n).
--- Among equals one that is much slower than the average waits, unless it is
--- idle; then who is due first in weighted turns.
+-- The peer with the fewest requests of this worker for its weight, in O(log n);
+-- among equals the one that is due first in weighted turns.
+--
+-- A peer that is much slower than the average would hold as many requests as
+-- the others and so be what the slowest hundredth of clients sees. Its requests
+-- count twice, and its turns come as much more rarely as it is slower.
 
 local tournament = require("reloadless.tournament")
 local turns = require("reloadless.turns")
 
+local max = math.max
 local pairs = pairs
 local setmetatable = setmetatable
 
@@ -16,8 +20,8 @@ local mt = { __index = _M }
 local slow = 3
 -- Of a moving average, the part that one answer makes up.
 local part = 1 / 32
--- Beyond all turns.
-local last = 2 ^ 40
+-- Of its turns, the part that the slowest of peers has.
+local least_share = 1 / 16
 
 
 --- @return a picker without peers
@@ -30,12 +34,15 @@ function _M.new()
 end
 
 
+local function is_slow(peer)
+    return peer.pace and peer.pace > slow * peer.paces.mean
+end
+
+
 local function place(self, entry)
-    local peer, tie = entry.peer, entry.due
-    if peer.active > 0 and peer.pace and peer.pace > slow * peer.paces.mean then
-        tie = tie + last
-    end
-    self.race:set(entry, peer.active / entry.weight, tie)
+    local peer = entry.peer
+    local active = is_slow(peer) and 2 * peer.active or peer.active
+    self.race:set(entry, active / entry.weight, entry.due)
 end
 
 
@@ -91,8 +98,11 @@ local function pick(self)
     if not entry then
         return nil
     end
-    self.turns:take(entry)
-    return entry.peer
+    local peer = entry.peer
+    self.turns:take(entry, is_slow(peer)
+                           and max(peer.paces.mean / peer.pace, least_share)
+                           or 1)
+    return peer
 end
 
 
