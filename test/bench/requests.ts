@@ -2,12 +2,14 @@
 // static upstream, beside a Lua balancer that only returns a fixed peer (the
 // floor of any), and beside the usual script that decodes JSON on each request.
 //
-//   npm run bench:requests -- [--peers 10,100] [--rounds 15] [--seconds 1]
+//   npm run bench:requests -- [--peers 10,100] [--rounds 10] [--seconds 2]
 //     [--variants static,floor,round_robin] [--instructions]
-import { execFileSync } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { Agent } from 'node:http';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import got from 'got';
 import { temporaryFolder } from '../stack/folder.ts';
@@ -23,12 +25,15 @@ const pickers = ['round_robin', 'least_conn', 'random', 'ewma', 'hash'];
 const { values: options } = parseArgs({
   options: {
     peers: { type: 'string', default: '10,100,1000,10000' },
-    rounds: { type: 'string', default: '15' },
-    seconds: { type: 'string', default: '1' },
+    rounds: { type: 'string', default: '10' },
+    seconds: { type: 'string', default: '2' },
     variants: { type: 'string', default: ['static', 'floor', ...pickers, 'json'].join(',') },
     instructions: { type: 'boolean', default: false },
   },
 });
+
+/** ms for which wrk loads one nginx, before the next one has its turn. */
+const turn = 100;
 
 interface Run {
   requestsPerSecond: number;
@@ -142,21 +147,6 @@ function cpu(pid: number): number {
   return Number(readFileSync(`/proc/${pid}/schedstat`, 'utf8').split(' ')[0]) / 1000;
 }
 
-/** Keeps one worker busy from the other core for some seconds. */
-function load(nginx: Nginx, variant: string, seconds: number): Run {
-  const pid = nginx.workers()[0] ?? 0;
-  const before = cpu(pid);
-  const args = ['-c', '1', 'wrk', '-t1', '-c64', `-d${seconds}`, `${nginx.url}/${variant}`];
-  const output = execFileSync('taskset', args, { encoding: 'utf8' });
-  const failed = /Non-2xx.*|Socket errors.*/.exec(output)?.[0];
-  if (failed !== undefined) process.stdout.write(`    ${variant}: ${failed}\n`);
-  const requests = Number(/(\d+) requests in/.exec(output)?.[1]);
-  return {
-    requestsPerSecond: requests / seconds,
-    cpuMicroseconds: (cpu(pid) - before) / requests,
-  };
-}
-
 async function put(nginx: Nginx, peers: string[], name: string): Promise<void> {
   const all = Object.fromEntries(peers.map((peer) => [peer, {}]));
   await got.put(`${nginx.admin}/v1/upstreams/${name}`, {
@@ -217,11 +207,82 @@ function print(title: string, runs: Map<string, Run[]>): void {
   }
 }
 
+/** An nginx and its backend. */
 interface Subject {
   name: string;
   nginx: Nginx;
   peers: string[];
   stop: () => Promise<void>;
+}
+
+/** wrk on the other core, which runs only in its turns. */
+class Load {
+  readonly #subject: Subject;
+  readonly #worker: number;
+  readonly #wrk: ChildProcess;
+  readonly #cpuBefore: number;
+  #output = '';
+  #ms = 0;
+
+  constructor(subject: Subject) {
+    this.#subject = subject;
+    this.#worker = subject.nginx.workers()[0] ?? 0;
+    this.#cpuBefore = cpu(this.#worker);
+    const args = [
+      '-c',
+      '1',
+      'wrk',
+      '-t1',
+      '-c64',
+      '-d3600',
+      `${subject.nginx.url}/${subject.name}`,
+    ];
+    this.#wrk = spawn('taskset', args, { stdio: ['ignore', 'pipe', 'inherit'] });
+    this.#wrk.stdout?.setEncoding('utf8').on('data', (text) => {
+      this.#output += text;
+    });
+    this.#wrk.kill('SIGSTOP');
+  }
+
+  async turn(ms: number): Promise<void> {
+    const from = performance.now();
+    this.#wrk.kill('SIGCONT');
+    await sleep(ms);
+    this.#wrk.kill('SIGSTOP');
+    this.#ms += performance.now() - from;
+  }
+
+  async end(): Promise<Run> {
+    const from = performance.now();
+    const gone = once(this.#wrk, 'close');
+    this.#wrk.kill('SIGCONT');
+    // A thread may take the signal that its main one waits for.
+    const interrupt = setInterval(() => this.#wrk.kill('SIGINT'), 10);
+    await gone;
+    clearInterval(interrupt);
+    this.#ms += performance.now() - from;
+    const failed = /Non-2xx.*|Socket errors: (?!connect 0, read 0, write 0).*/.exec(this.#output);
+    if (failed !== null) process.stdout.write(`    ${this.#subject.name}: ${failed[0]}\n`);
+    const requests = Number(/(\d+) requests in/.exec(this.#output)?.[1]);
+    return {
+      requestsPerSecond: (1000 * requests) / this.#ms,
+      cpuMicroseconds: (cpu(this.#worker) - this.#cpuBefore) / requests,
+    };
+  }
+}
+
+/**
+ * Loads one after the other, in turns so short that what else goes on in the
+ * machine hits all of them alike.
+ */
+async function loadInTurns(subjects: Subject[], seconds: number): Promise<Run[]> {
+  const loads = subjects.map((subject) => new Load(subject));
+  for (let i = 0; i < (1000 * seconds) / turn; i += 1) {
+    for (const load of i % 2 === 0 ? loads : loads.toReversed()) await load.turn(turn);
+  }
+  const runs: Run[] = [];
+  for (const load of loads) runs.push(await load.end());
+  return runs;
 }
 
 /**
@@ -235,9 +296,7 @@ async function startSubject(folder: string, count: number, name: string): Promis
   const options = nginxOptions(peers, plain.includes(name));
   const nginx = await Nginx.start(mkdtempSync(join(folder, 'nginx-')), options);
   if (pickers.includes(name)) await put(nginx, peers, name);
-  // Until Lua is compiled and every peer has its pooled connections.
-  load(nginx, name, 2 + Math.ceil(count / 1000));
-  return {
+  const subject = {
     name,
     nginx,
     peers,
@@ -246,6 +305,9 @@ async function startSubject(folder: string, count: number, name: string): Promis
       await stop(backend);
     },
   };
+  // Until Lua is compiled and every peer has its pooled connections.
+  await loadInTurns([subject], 2 + Math.ceil(count / 1000));
+  return subject;
 }
 
 async function measure(count: number, folder: string): Promise<void> {
@@ -256,9 +318,8 @@ async function measure(count: number, folder: string): Promise<void> {
     }
     const runs = new Map<string, Run[]>(subjects.map(({ name }) => [name, []]));
     for (let round = 0; round < Number(options.rounds); round += 1) {
-      for (const { name, nginx } of round % 2 === 0 ? subjects : subjects.toReversed()) {
-        runs.get(name)?.push(load(nginx, name, Number(options.seconds)));
-      }
+      const all = await loadInTurns(subjects, Number(options.seconds));
+      for (const [i, run] of all.entries()) runs.get(subjects[i]?.name ?? '')?.push(run);
     }
     print(`${count} peers`, runs);
     for (const { name, nginx, peers } of subjects.filter((each) => pickers.includes(each.name))) {
