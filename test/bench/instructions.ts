@@ -24,11 +24,15 @@ async function request(url: string, agent: Agent): Promise<void> {
   });
 }
 
-/** Sends requests, on each connection one after the other. */
+/** Sends requests, on each connection one after the other, each with another key to hash. */
 async function send(url: string, requests: number): Promise<void> {
   const agent = new Agent({ keepAlive: true, maxSockets: connections });
+  let key = 0;
   const one = async () => {
-    for (let i = 0; i < requests / connections; i += 1) await request(url, agent);
+    for (let i = 0; i < requests / connections; i += 1) {
+      key += 1;
+      await request(`${url}?key=${key}`, agent);
+    }
   };
   await Promise.all(Array.from({ length: connections }, one));
   agent.destroy();

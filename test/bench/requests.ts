@@ -150,7 +150,7 @@ function cpu(pid: number): number {
 async function put(nginx: Nginx, peers: string[], name: string): Promise<void> {
   const all = Object.fromEntries(peers.map((peer) => [peer, {}]));
   await got.put(`${nginx.admin}/v1/upstreams/${name}`, {
-    json: { balance: name, hash_key: '$connection$connection_requests', peers: all },
+    json: { balance: name, hash_key: '$arg_key', peers: all },
   });
 }
 
@@ -212,6 +212,8 @@ interface Subject {
   name: string;
   nginx: Nginx;
   peers: string[];
+  /** What wrk runs: each request has another key to hash. */
+  script: string;
   stop: () => Promise<void>;
 }
 
@@ -235,6 +237,8 @@ class Load {
       '-t1',
       '-c64',
       '-d3600',
+      '-s',
+      subject.script,
       `${subject.nginx.url}/${subject.name}`,
     ];
     this.#wrk = spawn('taskset', args, { stdio: ['ignore', 'pipe', 'inherit'] });
@@ -296,10 +300,17 @@ async function startSubject(folder: string, count: number, name: string): Promis
   const options = nginxOptions(peers, plain.includes(name));
   const nginx = await Nginx.start(mkdtempSync(join(folder, 'nginx-')), options);
   if (pickers.includes(name)) await put(nginx, peers, name);
+  const script = join(folder, 'keys.lua');
+  writeFileSync(
+    script,
+    `local n = 0
+    function request() n = n + 1 return wrk.format(nil, wrk.path .. "?key=" .. n) end`,
+  );
   const subject = {
     name,
     nginx,
     peers,
+    script,
     stop: async () => {
       await nginx.stop();
       await stop(backend);
