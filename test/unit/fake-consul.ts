@@ -41,6 +41,14 @@ export class FakeConsul {
     return this.requests.map(({ url }) => url.searchParams.get('index') ?? undefined);
   }
 
+  /** The `wait` of each request, in ms; undefined where it had none. */
+  get waits(): (number | undefined)[] {
+    return this.requests.map(({ url }) => {
+      const [, ms] = /^(\d+)ms$/.exec(url.searchParams.get('wait') ?? '') ?? [];
+      return ms === undefined ? undefined : Number(ms);
+    });
+  }
+
   async stop(): Promise<void> {
     this.#server.close();
     this.#server.closeAllConnections();

@@ -60,14 +60,22 @@ async function held(watched: Watched, n: number): Promise<void> {
   assert.equal(watched.fake.requests.length, n);
 }
 
+/** Asserts how long each query may be held, in ms, but for its jitter. */
+function assertWaits({ fake: { waits } }: Watched, expected: (number | undefined)[]): void {
+  assert.equal(waits.length, expected.length);
+  for (const [i, wait] of waits.entries()) {
+    const ms = expected[i];
+    if (wait === undefined || ms === undefined) assert.equal(wait, ms);
+    else assert(Math.abs(wait - ms) <= ms / 10, `wait ${wait} of query ${i}`);
+  }
+}
+
 test('the first query answers at once, the next block on the index of the last', async (t) => {
   const watched = await watch(t, { script: [ok(7, ['a']), ok('18446744073709551615', ['b'])] });
   await held(watched, 3);
   assert.deepEqual(watched.fake.indexes, [undefined, '7', '18446744073709551615']);
   assert.deepEqual(watched.answers, [['a'], ['b']]);
-  const { searchParams } = watched.fake.requests[1]?.url ?? new URL(watched.fake.address);
-  const wait = /^(\d+)ms$/.exec(searchParams.get('wait') ?? '')?.[1];
-  assert(Number(wait) >= 40_500 && Number(wait) <= 49_500, `wait ${wait}`);
+  assertWaits(watched, [undefined, 45_000, 45_000]);
 });
 
 test('an index that goes back is dropped, and the content fetched at once', async (t) => {
@@ -103,6 +111,15 @@ test('an error gives no index and no peers, and what happened meanwhile is fetch
     watched.errors[0]?.message,
     `Consul at ${watched.fake.address}: 500 No cluster leader`,
   );
+});
+
+test('after an error the first waits are short, for an index above all that follow', async (t) => {
+  const answers = Array.from({ length: 8 }, (_, i) => ok(101 + i, ['b']));
+  const script = [ok(100, ['a']), error(500, 'No cluster leader'), ...answers];
+  const watched = await watch(t, { script });
+  await held(watched, 11);
+  const growing = [1000, 2000, 4000, 8000, 16_000, 32_000, 45_000, 45_000];
+  assertWaits(watched, [undefined, 45_000, undefined, ...growing]);
 });
 
 const unusable: [string, Reply, RegExp][] = [
