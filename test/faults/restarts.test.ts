@@ -39,12 +39,14 @@ async function register(stack: Stack, backend: Backend): Promise<void> {
   await stack.consul.health(id, 'passing');
 }
 
-/** Waits until exactly these backends answer, each to some of eight requests. */
+/**
+ * Waits until exactly these backends answer, each to some of eight requests. They
+ * go out together: in turns with those of `traffic`, all would get the same peer.
+ */
 async function served(stack: Stack, names: string[]): Promise<void> {
   await until(`served by ${names.join(' and ')}`, async () => {
-    const answers = new Set<string | number>();
-    for (let i = 0; i < 8; i += 1) answers.add(await ask(stack.nginx, 'web'));
-    return [...answers].sort().join() === names.join();
+    const answers = await Promise.all(Array.from({ length: 8 }, () => ask(stack.nginx, 'web')));
+    return [...new Set(answers)].sort().join() === names.join();
   });
 }
 
