@@ -21,8 +21,7 @@ const wait = 45_000;
 
 /**
  * The first after an error, in ms; from answer to answer it doubles up to `wait`.
- * A Consul that has just started may give an index from before it has read its
- * log, above all that follow.
+ * What comes back may be another server or have other data, whose index is lower.
  */
 const waitAfterError = 1_000;
 
@@ -32,7 +31,7 @@ const waitAfterError = 1_000;
  *
  * A return proves no change, so `answered` looks at the content. An index that
  * goes back is dropped and the content fetched at once. After an error the next
- * query does not block: what happened meanwhile is learnt first.
+ * query does not block but is consistent: what happened meanwhile is learnt first.
  */
 export async function watchService(options: WatchOptions): Promise<void> {
   const { client, query, signal } = options;
@@ -44,7 +43,9 @@ export async function watchService(options: WatchOptions): Promise<void> {
     let answer: HealthAnswer;
     try {
       const block = index === undefined ? {} : { block: { index, wait: jitter(patience) } };
-      answer = await client.health({ ...query, ...block }, signal);
+      // To other queries, a Consul that reads its log after a restart shows the past.
+      const sure = failures === 0 ? {} : { consistency: 'consistent' as const };
+      answer = await client.health({ ...query, ...block, ...sure }, signal);
     } catch (error) {
       if (signal.aborted) return;
       index = undefined;

@@ -50,6 +50,14 @@ async function served(stack: Stack, names: string[]): Promise<void> {
   });
 }
 
+/** Gives Consul's log so much more that reading it takes a while. */
+async function lengthenLog({ consul }: Stack): Promise<void> {
+  const json = Array.from({ length: 64 }, (_, i) => ({ KV: { Verb: 'set', Key: `${i}` } }));
+  for (let i = 0; i < 40; i += 1) {
+    await Promise.all(Array.from({ length: 25 }, () => consul.http.put('txn', { json })));
+  }
+}
+
 /** Sends requests one after the other until it is told to stop. @returns what was not `expected` */
 function traffic(stack: Stack, expected: string[]): () => Promise<(string | number)[]> {
   const wrong: (string | number)[] = [];
@@ -125,6 +133,22 @@ test('Consul restarted under the agent: no request fails, and changes go on arri
   await register(stack, two);
   await served(stack, ['one', 'two']);
   assert.deepEqual(await stop(), []);
+});
+
+test('Consul reading its log after a restart does not bring back who has left', async (t) => {
+  const { stack } = await scene(t);
+  const [two, three] = [await start(t, 'two'), await start(t, 'three')];
+  await register(stack, two);
+  await served(stack, ['one', 'two']);
+  await lengthenLog(stack);
+  await stack.consul.deregister('two');
+  await served(stack, ['one']);
+  const { version } = await live(stack.nginx);
+  await stack.consul.stop('SIGKILL');
+  await stack.consul.up();
+  await register(stack, three);
+  await served(stack, ['one', 'three']);
+  assert.equal((await live(stack.nginx)).version, version + 1);
 });
 
 test('nginx restarted with an empty table while Consul is away gets it from the agent', async (t) => {

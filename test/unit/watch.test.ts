@@ -106,6 +106,8 @@ test('an error gives no index and no peers, and what happened meanwhile is fetch
   const watched = await watch(t, { script });
   await held(watched, 4);
   assert.deepEqual(watched.fake.indexes, [undefined, '100', undefined, '101']);
+  const consistent = watched.fake.requests.map(({ url }) => url.searchParams.has('consistent'));
+  assert.deepEqual(consistent, [false, false, true, false]);
   assert.deepEqual(watched.answers, [['a'], ['b']]);
   assert.equal(
     watched.errors[0]?.message,
