@@ -15,8 +15,10 @@ export interface NginxOptions {
   init?: string;
   /** Lines for the main context. */
   main?: string;
-  /** Without Reloadless: what it is measured against. */
+  /** Without Reloadless: what it is measured against, or a backend. */
   plain?: boolean;
+  /** Answers once nginx is up; default the user's server. */
+  url?: string;
   /** A command that runs nginx, such as a profiler with its options. */
   wrapper?: string[];
   /** Where the admin endpoint listens; default a loopback port. */
@@ -30,17 +32,26 @@ export class Nginx {
   #child: ReturnType<typeof start> | undefined;
   readonly port: number;
   readonly adminPort: number;
+  /** Of the user's server. */
+  readonly url: string;
   readonly snapshot: string;
 
-  private constructor(folder: string, command: string[], port: number, adminPort: number) {
+  private constructor(
+    folder: string,
+    command: string[],
+    port: number,
+    adminPort: number,
+    url = `http://127.0.0.1:${port}`,
+  ) {
     this.#folder = folder;
     this.#command = command;
     this.port = port;
     this.adminPort = adminPort;
+    this.url = url;
     this.snapshot = join(folder, 'upstreams.snapshot');
   }
 
-  /** Writes the configuration, starts nginx and waits until the admin endpoint answers. */
+  /** Writes the configuration, starts nginx and waits until it answers. */
   static async start(folder: string, options: NginxOptions): Promise<Nginx> {
     const found = findNginx();
     if (found === undefined) throw new Error('no nginx: run node test/stack/install.mjs serve');
@@ -49,6 +60,7 @@ export class Nginx {
       [...(options.wrapper ?? []), found.bin],
       await freePort(),
       await freePort(),
+      options.url,
     );
     mkdirSync(join(folder, 'logs'), { recursive: true });
     // Workers run as nobody when we are root: they must reach their files.
@@ -104,11 +116,6 @@ ${options.http({ port: this.port, adminPort: this.adminPort })}
     return `http://127.0.0.1:${this.adminPort}`;
   }
 
-  /** Of the user's server. */
-  get url(): string {
-    return `http://127.0.0.1:${this.port}`;
-  }
-
   get pid(): number | undefined {
     return this.#child?.pid;
   }
@@ -132,7 +139,7 @@ ${options.http({ port: this.port, adminPort: this.adminPort })}
     this.#child = child;
     await until('nginx answers', async () => {
       if (!isRunning(child)) throw new Error(`nginx ended:\n${tail(log)}`);
-      await got(`${this.url}/`, { retry: { limit: 0 }, throwHttpErrors: false });
+      await got(this.url, { retry: { limit: 0 }, throwHttpErrors: false });
       return true;
     });
   }
