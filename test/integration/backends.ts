@@ -1,9 +1,9 @@
 // Backends of the balance tests: each answers as the test says.
-import { once } from 'node:events';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
-import type { AddressInfo, Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import { after } from 'node:test';
 import { freePort } from '../stack/ports.ts';
+import { close, listen } from '../stack/server.ts';
 import type { Peers } from './openresty.ts';
 
 export interface Peer {
@@ -34,22 +34,10 @@ export async function startPeer(
     // A POST is there in full before it is answered.
     request.resume().on('end', () => handle(request, response, nth));
   });
-  server.keepAliveTimeout = 60_000;
-  server.listen(port, host);
-  await once(server, 'listening');
-  const stop = async () => {
-    if (!server.listening) return;
-    server.close();
-    server.closeAllConnections();
-    await once(server, 'close');
-  };
+  const address = await listen(server, host, port);
+  const stop = () => close(server);
   after(stop);
-  const bound = (server.address() as AddressInfo).port;
-  return {
-    address: host.includes(':') ? `[${host}]:${bound}` : `${host}:${bound}`,
-    requests,
-    stop,
-  };
+  return { address, requests, stop };
 }
 
 function ok(_request: IncomingMessage, response: ServerResponse): void {

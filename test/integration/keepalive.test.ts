@@ -1,10 +1,9 @@
 // Proves that connections to peers are kept and used again, whatever is pushed
 // meanwhile, by counting them at the backend.
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
 import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { after, test } from 'node:test';
+import { close, listen } from '../stack/server.ts';
 import { peersOf, startPeer } from './backends.ts';
 import { client, startOpenresty } from './openresty.ts';
 
@@ -12,29 +11,17 @@ const open = await startOpenresty({ workers: 1 });
 const { admin, web } = open;
 const path = '/v1/upstreams/web';
 
-interface Counting {
-  address: string;
-  connections: number;
-  versions: Set<string>;
-}
-
-async function startCounting(): Promise<Counting> {
+async function startCounting() {
+  const counting = { address: '', connections: 0, versions: new Set<string>() };
   const server = createServer((request, response) => {
     counting.versions.add(request.httpVersion);
     request.resume().on('end', () => response.end('ok'));
   });
-  server.keepAliveTimeout = 60_000;
   server.on('connection', () => {
     counting.connections += 1;
   });
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  after(() => {
-    server.close();
-    server.closeAllConnections();
-  });
-  const { port } = server.address() as AddressInfo;
-  const counting = { address: `127.0.0.1:${port}`, connections: 0, versions: new Set<string>() };
+  counting.address = await listen(server);
+  after(() => close(server));
   return counting;
 }
 

@@ -1,14 +1,13 @@
 // `reloadless sync` between a real Consul and a real nginx.
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
 import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { after, afterEach, before, test } from 'node:test';
 import got from 'got';
 import { loadSnapshot } from '../../agent/snapshot/file.ts';
 import { reloadless } from '../stack/agent.ts';
 import { Recorder } from '../stack/recorder.ts';
+import { close, listen } from '../stack/server.ts';
 import { live, peers, type Stack, startStack } from '../stack/stack.ts';
 
 let stack: Stack;
@@ -114,23 +113,12 @@ test('Consul away, OpenResty away: exit 1 and one clear line', async () => {
   assert.equal(noTarget.stderr, `reloadless: OpenResty at ${nobody}: ${refused}\n`);
 });
 
-test('--timeout bounds the whole', async () => {
+test('--timeout bounds the whole', async (t) => {
   const silent = createServer(() => {});
-  silent.listen(0, '127.0.0.1');
-  await once(silent, 'listening');
-  const consul = `http://127.0.0.1:${(silent.address() as AddressInfo).port}`;
+  const flags = ['--service', 'web', '--consul', `http://${await listen(silent)}`];
+  t.after(() => close(silent));
   const began = Date.now();
-  const late = await stack.run(
-    'sync',
-    '--service',
-    'web',
-    '--consul',
-    consul,
-    '--timeout',
-    '500ms',
-  );
-  silent.closeAllConnections();
-  silent.close();
+  const late = await stack.run('sync', ...flags, '--timeout', '500ms');
   assert.deepEqual([late.code, late.stderr], [1, 'reloadless: not done within 0.5 s\n']);
   assert(Date.now() - began < 5000);
 });

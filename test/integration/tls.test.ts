@@ -2,15 +2,14 @@
 // verified, and a peer with a wrong one has failed and is left for another.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:https';
-import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import type { TLSSocket } from 'node:tls';
 import { temporaryFolder } from '../stack/folder.ts';
 import { until } from '../stack/process.ts';
+import { close, listen } from '../stack/server.ts';
 import { startPeer } from './backends.ts';
 import { startOpenresty } from './openresty.ts';
 
@@ -50,6 +49,7 @@ interface Secure {
 }
 
 async function startSecure(certificate: string): Promise<Secure> {
+  const secure: Secure = { address: '', handshakes: 0, names: [] };
   const server = createServer(
     {
       cert: readFileSync(join(folder, `${certificate}.pem`)),
@@ -60,18 +60,11 @@ async function startSecure(certificate: string): Promise<Secure> {
       response.end(certificate);
     },
   );
-  server.keepAliveTimeout = 60_000;
   server.on('secureConnection', () => {
     secure.handshakes += 1;
   });
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  after(() => {
-    server.close();
-    server.closeAllConnections();
-  });
-  const { port } = server.address() as AddressInfo;
-  const secure: Secure = { address: `127.0.0.1:${port}`, handshakes: 0, names: [] };
+  secure.address = await listen(server);
+  after(() => close(server));
   return secure;
 }
 

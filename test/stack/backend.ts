@@ -1,6 +1,5 @@
-import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { close, listen } from './server.ts';
 
 /**
  * A small HTTP server that answers every request with its own name. `/health`
@@ -8,6 +7,8 @@ import type { AddressInfo } from 'node:net';
  */
 export class Backend {
   readonly name: string;
+  /** As nginx writes it: `127.0.0.1:port`. */
+  address = '';
   readonly #server: Server;
   /** Requests answered so far, health checks not counted. */
   requests = 0;
@@ -29,29 +30,20 @@ export class Backend {
       response.setHeader('content-type', 'text/plain');
       response.end(`${this.name}\n`);
     });
-    this.#server.keepAliveTimeout = 60_000;
   }
 
   /** @param port 0 for any free one */
   static async start(name: string, port = 0): Promise<Backend> {
     const backend = new Backend(name);
-    backend.#server.listen(port, '127.0.0.1');
-    await once(backend.#server, 'listening');
+    backend.address = await listen(backend.#server, '127.0.0.1', port);
     return backend;
   }
 
   get port(): number {
-    return (this.#server.address() as AddressInfo).port;
+    return Number(this.address.split(':')[1]);
   }
 
-  /** As nginx writes it: `127.0.0.1:port`. */
-  get address(): string {
-    return `127.0.0.1:${this.port}`;
-  }
-
-  async stop(): Promise<void> {
-    this.#server.close();
-    this.#server.closeAllConnections();
-    await once(this.#server, 'close');
+  stop(): Promise<void> {
+    return close(this.#server);
   }
 }

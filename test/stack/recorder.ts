@@ -1,6 +1,5 @@
-import { once } from 'node:events';
 import { createServer, type Server, request as send } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { close, listen } from './server.ts';
 
 export interface Recorded {
   method: string;
@@ -13,6 +12,7 @@ export interface Recorded {
 /** Stands between the agent and a server, and keeps what goes through. */
 export class Recorder {
   readonly #server: Server;
+  address = '';
   readonly recorded: Recorded[] = [];
 
   private constructor(port: number) {
@@ -35,13 +35,8 @@ export class Recorder {
   /** @param port of the server on loopback */
   static async start(port: number): Promise<Recorder> {
     const recorder = new Recorder(port);
-    recorder.#server.listen(0, '127.0.0.1');
-    await once(recorder.#server, 'listening');
+    recorder.address = `http://${await listen(recorder.#server)}`;
     return recorder;
-  }
-
-  get address(): string {
-    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
   }
 
   /** The writes among what went through. */
@@ -49,9 +44,7 @@ export class Recorder {
     return this.recorded.filter(({ method }) => method !== 'GET');
   }
 
-  async stop(): Promise<void> {
-    this.#server.close();
-    this.#server.closeAllConnections();
-    await once(this.#server, 'close');
+  stop(): Promise<void> {
+    return close(this.#server);
   }
 }

@@ -1,6 +1,5 @@
-import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { close, listen } from '../stack/server.ts';
 
 /**
  * Answers as told, for what a real Consul does not show on demand: an index
@@ -9,6 +8,7 @@ import type { AddressInfo } from 'node:net';
 export class FakeConsul {
   readonly #server: Server;
   readonly #script: Reply[];
+  address = '';
   /** Every request so far. */
   readonly requests: { url: URL; token: string | undefined }[] = [];
 
@@ -20,8 +20,7 @@ export class FakeConsul {
   /** @param script one reply for each request; after the last, requests are held */
   static async start(script: Reply[]): Promise<FakeConsul> {
     const fake = new FakeConsul(script);
-    fake.#server.listen(0, '127.0.0.1');
-    await once(fake.#server, 'listening');
+    fake.address = `http://${await listen(fake.#server)}`;
     return fake;
   }
 
@@ -30,10 +29,6 @@ export class FakeConsul {
     const token = request.headers['x-consul-token'];
     this.requests.push({ url, token: typeof token === 'string' ? token : undefined });
     this.#script[this.requests.length - 1]?.(response);
-  }
-
-  get address(): string {
-    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
   }
 
   /** The `index` of each request; undefined where it had none. */
@@ -49,10 +44,8 @@ export class FakeConsul {
     });
   }
 
-  async stop(): Promise<void> {
-    this.#server.close();
-    this.#server.closeAllConnections();
-    await once(this.#server, 'close');
+  stop(): Promise<void> {
+    return close(this.#server);
   }
 }
 
