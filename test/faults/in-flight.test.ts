@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { peersOf } from '../integration/backends.ts';
-import { startOpenresty } from '../integration/openresty.ts';
+import { startOpenresty, upstreamBlock } from '../integration/openresty.ts';
 import { startNginxBackend } from '../stack/nginx-backend.ts';
 import { freePort } from '../stack/ports.ts';
 import { until } from '../stack/process.ts';
@@ -12,12 +12,7 @@ import { swarm } from './swarm.ts';
 const total = 100_000;
 
 const open = await startOpenresty({
-  servers: `
-    upstream other {
-        server 127.0.0.1:1 down;
-        balancer_by_lua_block { require("reloadless").balance("other") }
-        keepalive 32;
-    }`,
+  servers: upstreamBlock('other', 32),
   locations: `
     location /error-page {
         proxy_pass http://web;

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { createServer } from 'node:net';
 import { after, describe, test } from 'node:test';
-import { startOpenresty } from '../integration/openresty.ts';
+import { startOpenresty, upstreamBlock } from '../integration/openresty.ts';
 import { startNginxBackend } from '../stack/nginx-backend.ts';
 import { freePort } from '../stack/ports.ts';
 import { until } from '../stack/process.ts';
@@ -13,16 +13,7 @@ const seconds = 20;
 const balances = ['round_robin', 'least_conn', 'random', 'ewma', 'hash'];
 
 const open = await startOpenresty({
-  servers: balances
-    .map(
-      (name) => `
-    upstream ${name} {
-        server 127.0.0.1:1 down;
-        balancer_by_lua_block { require("reloadless").balance("${name}") }
-        keepalive 64;
-    }`,
-    )
-    .join(''),
+  servers: balances.map((name) => upstreamBlock(name, 64)).join(''),
   locations: balances
     .map((name) => `location = /${name} { proxy_pass http://${name}; }`)
     .join('\n        '),

@@ -18,15 +18,12 @@ import {
   client,
   onTwoWorkers,
   startOpenresty,
+  upstreamBlock,
 } from '../integration/openresty.ts';
 import { until } from '../stack/process.ts';
 
 const open = await startOpenresty({
-  servers: `
-    upstream other {
-        server 127.0.0.1:1 down;
-        balancer_by_lua_block { require("reloadless").balance("other") }
-    }`,
+  servers: upstreamBlock('other'),
   locations: `
     location = /@ { return 204; }
     # where onTwoWorkers asks, so that it takes no place

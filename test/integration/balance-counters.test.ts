@@ -15,14 +15,10 @@ import {
   startPeer,
   startPeers,
 } from './backends.ts';
-import { type Client, client, onTwoWorkers, startOpenresty } from './openresty.ts';
+import { type Client, client, onTwoWorkers, startOpenresty, upstreamBlock } from './openresty.ts';
 
 const open = await startOpenresty({
-  servers: `
-    upstream other {
-        server 127.0.0.1:1 down;
-        balancer_by_lua_block { require("reloadless").balance("other") }
-    }`,
+  servers: upstreamBlock('other'),
   locations: `
     location /short { proxy_read_timeout 1s; proxy_pass http://web; }
     location /static {

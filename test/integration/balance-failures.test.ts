@@ -5,7 +5,7 @@ import type { ServerResponse } from 'node:http';
 import { test } from 'node:test';
 import { until } from '../stack/process.ts';
 import { cut, cutSecond, deadAddress, hang, peersOf, startPeer, startPeers } from './backends.ts';
-import { type Answer, client, deadPeers, startOpenresty } from './openresty.ts';
+import { type Answer, client, deadPeers, startOpenresty, upstreamBlock } from './openresty.ts';
 
 const open = await startOpenresty({
   workers: 1,
@@ -19,11 +19,7 @@ const open = await startOpenresty({
     location /short { proxy_read_timeout 1s; proxy_pass http://web; }
     location /status { proxy_next_upstream error timeout http_503; proxy_pass http://web; }
     location /two { proxy_next_upstream_tries 2; proxy_pass http://web; }`,
-  servers: `
-    upstream ghost {
-        server 127.0.0.1:1 down;
-        balancer_by_lua_block { require("reloadless").balance("ghost") }
-    }`,
+  servers: upstreamBlock('ghost'),
 });
 const { admin, web } = open;
 const path = '/v1/upstreams/web';

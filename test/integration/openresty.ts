@@ -122,11 +122,7 @@ export async function startOpenresty(options: Options = {}): Promise<Openresty> 
     proxy_set_header Connection "";
     add_header X-Worker $pid always;
     add_header X-Upstream $upstream_addr always;
-    upstream web {
-        server 127.0.0.1:1 down;
-        balancer_by_lua_block { require("reloadless").balance("web") }
-        keepalive 32;
-    }
+    ${upstreamBlock('web', 32)}
     server {
         listen 127.0.0.1:${port} reuseport;
         location / {
@@ -149,6 +145,20 @@ export async function startOpenresty(options: Options = {}): Promise<Openresty> 
     twin,
     backend,
   };
+}
+
+/**
+ * The block of nginx.conf for an upstream.
+ *
+ * @param keepalive how many idle connections it keeps
+ */
+export function upstreamBlock(name: string, keepalive = 0): string {
+  return `
+    upstream ${name} {
+        server 127.0.0.1:1 down;
+        balancer_by_lua_block { require("reloadless").balance("${name}") }
+        ${keepalive === 0 ? '' : `keepalive ${keepalive};`}
+    }`;
 }
 
 /** A client that ends with the test that calls. */

@@ -8,7 +8,7 @@ import { after, test } from 'node:test';
 import { Worker } from 'node:worker_threads';
 import { until } from '../stack/process.ts';
 import { cutSecond, hang, type Peer, peersOf, startPeer, startPeers } from './backends.ts';
-import { type Answer, client, deadPeers, startOpenresty } from './openresty.ts';
+import { type Answer, client, deadPeers, startOpenresty, upstreamBlock } from './openresty.ts';
 
 const open = await startOpenresty({
   workers: 1,
@@ -16,10 +16,7 @@ const open = await startOpenresty({
     proxy_connect_timeout 50s;
     proxy_send_timeout 50s;
     proxy_read_timeout 50s;
-    upstream other {
-        server 127.0.0.1:1 down;
-        balancer_by_lua_block { require("reloadless").balance("other") }
-    }`,
+    ${upstreamBlock('other')}`,
   locations: `
     location /other { proxy_pass http://other; }
     location /two { proxy_next_upstream_tries 2; proxy_pass http://web; }
