@@ -3,6 +3,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { Socket } from 'node:net';
 import { after } from 'node:test';
 import { freePort } from '../stack/ports.ts';
+import { until } from '../stack/process.ts';
 import { close, listen } from '../stack/server.ts';
 import type { Peers } from './openresty.ts';
 
@@ -38,6 +39,20 @@ export async function startPeer(
   const stop = () => close(server);
   after(stop);
   return { address, requests, stop };
+}
+
+export interface Waiting extends Peer {
+  /** The answers that the test has not taken yet, in order. */
+  waiting: ServerResponse[];
+  /** Takes the first of them, once there is one. */
+  next: () => Promise<ServerResponse>;
+}
+
+/** A backend whose requests wait until the test answers them. */
+export async function startWaiting(): Promise<Waiting> {
+  const waiting: ServerResponse[] = [];
+  const peer = await startPeer((_request, response) => waiting.push(response));
+  return { ...peer, waiting, next: () => until('a request', () => waiting.shift()) };
 }
 
 function ok(_request: IncomingMessage, response: ServerResponse): void {

@@ -1,7 +1,6 @@
 // Proves that the counters of /v1/status add up over workers: every request and
 // failure once, and nothing active when all is over, however requests end.
 import assert from 'node:assert/strict';
-import type { ServerResponse } from 'node:http';
 import { connect } from 'node:net';
 import { beforeEach, test } from 'node:test';
 import { until } from '../stack/process.ts';
@@ -14,6 +13,7 @@ import {
   peersOf,
   startPeer,
   startPeers,
+  startWaiting,
 } from './backends.ts';
 import { type Client, client, onTwoWorkers, startOpenresty, upstreamBlock } from './openresty.ts';
 
@@ -169,26 +169,21 @@ test('an internal redirect to another upstream ends the first try', async () => 
 });
 
 test('active requests are seen while they last', async () => {
-  const held: ServerResponse[] = [];
-  const peer = await startPeer((_request, response) => held.push(response));
+  const peer = await startWaiting();
   await put(peer);
   const clients = Array.from({ length: 6 }, () => client(url));
   const pending = clients.map((one) => one.send('GET', '/'));
-  await until('all are there', () => held.length === 6);
+  await until('all are there', () => peer.waiting.length === 6);
   await assertCounts({ [peer.address]: { active: 6 } });
-  for (const response of held.splice(0, 2)) response.end('ok');
+  for (const response of peer.waiting.splice(0, 2)) response.end('ok');
   await assertCounts({ [peer.address]: { active: 4 } });
-  for (const response of held) response.end('ok');
+  for (const response of peer.waiting) response.end('ok');
   await Promise.all(pending);
   await assertCounts({ [peer.address]: all(6, 0) });
 });
 
 test('clients that go away leave nothing behind', async () => {
-  const held: ServerResponse[] = [];
-  const [peer, dead] = [
-    await startPeer((_q, response) => held.push(response)),
-    await deadAddress(),
-  ];
+  const [peer, dead] = [await startWaiting(), await deadAddress()];
   await put([peer, { backup: true }], dead);
   const sockets = Array.from({ length: 5 }, () => {
     const socket = connect(open.nginx.port, '127.0.0.1');
@@ -196,19 +191,18 @@ test('clients that go away leave nothing behind', async () => {
     socket.write('GET / HTTP/1.1\r\nHost: localhost\r\n\r\n');
     return socket;
   });
-  await until('all are there', () => held.length === 5);
+  await until('all are there', () => peer.waiting.length === 5);
   for (const socket of sockets) socket.destroy();
   await assertCounts({ [peer.address]: all(5, 0), [dead]: all(5, 5) });
 });
 
 test('a try that has nowhere else to go is counted once', async () => {
-  const held: ServerResponse[] = [];
-  const failing = await startPeer((_request, response) => held.push(response));
+  const failing = await startWaiting();
   const dead = await deadAddress();
   await put(failing, [dead, { backup: true }]);
   const pid = (await workers[0].send('GET', '/@')).headers['x-worker'];
   const pending = workers[0].send('GET', '/');
-  const response = await until('the request is there', () => held[0]);
+  const response = await failing.next();
   await put();
   // The worker that holds the request learns of it by another one.
   await until('its worker knows', async () => {
@@ -241,33 +235,31 @@ test('a stale connection is tried again and the request counted once more', asyn
 });
 
 test('an old worker counts its last requests after a HUP', async () => {
-  const held: ServerResponse[] = [];
-  const peer = await startPeer((_request, response) => held.push(response));
+  const peer = await startWaiting();
   await put(peer);
   const before = open.nginx.workers();
   const pending = workers.map((worker) => worker.send('GET', '/'));
-  await until('both are there', () => held.length === 2);
+  await until('both are there', () => peer.waiting.length === 2);
   open.nginx.hup();
   await until('new workers too', () => open.nginx.workers().length === 4);
   await assertCounts({ [peer.address]: all(2, 0, 2) });
-  for (const response of held) response.socket?.destroy();
+  for (const response of peer.waiting) response.socket?.destroy();
   for (const { status } of await Promise.all(pending)) assert.equal(status, 502);
   await until('new workers alone', () => open.nginx.workers().every((w) => !before.includes(w)));
   await assertCounts({ [peer.address]: all(2, 2) });
 });
 
 test('a killed worker takes its active requests along', async () => {
-  const held: ServerResponse[] = [];
-  const peer = await startPeer((_request, response) => held.push(response));
+  const peer = await startWaiting();
   await put(peer);
   const pending = workers.map((worker) => worker.send('GET', '/').catch(() => undefined));
-  await until('both are there', () => held.length === 2);
+  await until('both are there', () => peer.waiting.length === 2);
   await assertCounts({ [peer.address]: { active: 2 } });
   for (const pid of open.nginx.workers()) process.kill(pid, 'SIGKILL');
   await Promise.all(pending);
   await assertCounts({ [peer.address]: { active: 0 } });
-  held.length = 0;
+  peer.waiting.length = 0;
   const again = client(url).send('GET', '/');
-  (await until('a request on a new worker', () => held[0])).end('ok');
+  (await peer.next()).end('ok');
   assert.equal((await again).status, 200);
 });

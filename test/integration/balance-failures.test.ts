@@ -3,8 +3,16 @@
 import assert from 'node:assert/strict';
 import type { ServerResponse } from 'node:http';
 import { test } from 'node:test';
-import { until } from '../stack/process.ts';
-import { cut, cutSecond, deadAddress, hang, peersOf, startPeer, startPeers } from './backends.ts';
+import {
+  cut,
+  cutSecond,
+  deadAddress,
+  hang,
+  peersOf,
+  startPeer,
+  startPeers,
+  startWaiting,
+} from './backends.ts';
 import { type Answer, client, deadPeers, startOpenresty, upstreamBlock } from './openresty.ts';
 
 const open = await startOpenresty({
@@ -158,12 +166,11 @@ test('stale connections of all peers, and of some beside dead ones', async () =>
 });
 
 test('no retry goes to a peer that was taken out meanwhile', async () => {
-  const held: ServerResponse[] = [];
-  const failing = await startPeer((_request, response) => held.push(response));
+  const failing = await startWaiting();
   const backup = await startPeer();
   await put(failing, [backup, { backup: true }]);
   const pending = web.send('GET', '/');
-  const response = await until('the request is there', () => held[0]);
+  const response = await failing.next();
   await put(failing);
   response.socket?.destroy();
   const answer = await pending;
@@ -172,12 +179,11 @@ test('no retry goes to a peer that was taken out meanwhile', async () => {
 });
 
 test('a retry may go to a peer that came in meanwhile', async () => {
-  const held: ServerResponse[] = [];
-  const failing = await startPeer((_request, response) => held.push(response));
+  const failing = await startWaiting();
   const dead = await deadAddress();
   await put(failing, [dead, { backup: true }]);
   const pending = web.send('GET', '/');
-  const response = await until('the request is there', () => held[0]);
+  const response = await failing.next();
   const fresh = await startPeer();
   await put(fresh);
   response.socket?.destroy();
@@ -185,18 +191,16 @@ test('a retry may go to a peer that came in meanwhile', async () => {
 });
 
 test('an upstream that is emptied meanwhile ends its requests with 502', async () => {
-  const held: ServerResponse[] = [];
-  const failing = await startPeer((_request, response) => held.push(response));
+  const failing = await startWaiting();
   const dead = await deadAddress();
   for (const write of [
     () => put(),
     () => admin.write('DELETE', path),
     () => admin.write('PUT', '/v1/upstreams', { upstreams: {} }),
   ]) {
-    held.length = 0;
     await put(failing, [dead, { backup: true }]);
     const pending = web.send('GET', '/');
-    const response = await until('the request is there', () => held[0]);
+    const response = await failing.next();
     await write();
     // another request, so that the worker knows
     assert.equal((await client(`127.0.0.1:${open.nginx.port}`).send('GET', '/')).status, 503);

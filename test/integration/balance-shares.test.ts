@@ -1,10 +1,8 @@
 // Proves who gets the requests: by weight, in turn, backups last, on every
 // worker from the very next request on.
 import assert from 'node:assert/strict';
-import type { ServerResponse } from 'node:http';
 import { test } from 'node:test';
-import { until } from '../stack/process.ts';
-import { type Peer, peersOf, startPeer, startPeers } from './backends.ts';
+import { type Peer, peersOf, startPeer, startPeers, startWaiting } from './backends.ts';
 import { type Client, onTwoWorkers, startOpenresty } from './openresty.ts';
 
 const open = await startOpenresty({
@@ -147,11 +145,10 @@ test('two workers see each change at the very next request', async () => {
 });
 
 test('a request on its way to a removed peer is finished', async () => {
-  const held: ServerResponse[] = [];
-  const slow = await startPeer((_request, response) => held.push(response));
+  const slow = await startWaiting();
   await put(slow);
   const pending = web.send('GET', '/');
-  const response = await until('the request is there', () => held[0]);
+  const response = await slow.next();
   await put();
   for (const worker of workers) assert.equal((await worker.send('GET', '/')).status, 503);
   response.end('late');

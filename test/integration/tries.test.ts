@@ -2,12 +2,18 @@
 // hold from the next request on and stay within nginx's own rules for retries.
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import type { ServerResponse } from 'node:http';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { after, test } from 'node:test';
 import { Worker } from 'node:worker_threads';
-import { until } from '../stack/process.ts';
-import { cutSecond, hang, type Peer, peersOf, startPeer, startPeers } from './backends.ts';
+import {
+  cutSecond,
+  hang,
+  type Peer,
+  peersOf,
+  startPeer,
+  startPeers,
+  startWaiting,
+} from './backends.ts';
 import { type Answer, client, deadPeers, startOpenresty, upstreamBlock } from './openresty.ts';
 
 const open = await startOpenresty({
@@ -158,15 +164,14 @@ test('read_timeout', async () => {
 });
 
 test('a push takes a time-out away again, and 0 is none', async () => {
-  const held: ServerResponse[] = [];
-  const [slow, hanging] = [await startPeer((_, r) => held.push(r)), await startPeer(hang)];
+  const [slow, hanging] = [await startWaiting(), await startPeer(hang)];
   for (const none of [null, 0]) {
     await put({ connect_timeout: 0.1, send_timeout: 0.1, read_timeout: 0.1 }, slow);
     await assertLate(0.1);
-    held.length = 0;
+    slow.waiting.length = 0;
     await patch({ connect_timeout: none, send_timeout: none, read_timeout: none });
     const pending = client(url).send('GET', '/');
-    const response = await until('the request is there', () => held[0]);
+    const response = await slow.next();
     await put({ read_timeout: 0.4 }, hanging);
     await assertLate(0.4);
     response.end('late');
@@ -175,13 +180,12 @@ test('a push takes a time-out away again, and 0 is none', async () => {
 });
 
 test('other upstreams keep their own', async () => {
-  const held: ServerResponse[] = [];
-  const [slow, hanging] = [await startPeer((_, r) => held.push(r)), await startPeer(hang)];
+  const [slow, hanging] = [await startWaiting(), await startPeer(hang)];
   await admin.write('PUT', '/v1/upstreams/other', { peers: peersOf(slow) });
   await put({ read_timeout: 0.3, max_tries: 1 }, hanging);
   await assertLate(0.3);
   const pending = client(url).send('GET', '/other');
-  const response = await until('the request is there', () => held[0]);
+  const response = await slow.next();
   await assertLate(0.3);
   response.end('late');
   assert.equal((await pending).body, 'late');
