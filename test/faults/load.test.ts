@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { createServer } from 'node:net';
 import { after, describe, test } from 'node:test';
-import { startOpenresty, upstreamBlock } from '../integration/openresty.ts';
+import { peerStatus, startOpenresty, upstreamBlock } from '../integration/openresty.ts';
 import { startNginxBackend } from '../stack/nginx-backend.ts';
 import { freePort } from '../stack/ports.ts';
 import { until } from '../stack/process.ts';
@@ -90,8 +90,8 @@ describe('no request fails', { concurrency: true }, () => {
       assert.ok(changes > seconds, `${changes} changes`);
       assert.ok(hanging.seen() > 1, `${hanging.seen()} requests at the hanging peer`);
       await until('the counters', async () => {
-        const status = JSON.parse(await open.admin.get('/v1/status'));
-        return status.upstreams[balance].peers[refusing].failures > 1;
+        const { failures } = await peerStatus(open.admin, { address: refusing }, balance);
+        return failures > 1;
       });
     });
   }

@@ -11,7 +11,7 @@ import {
   startPeer,
   startPeers,
 } from '../integration/backends.ts';
-import { Client, startOpenresty } from '../integration/openresty.ts';
+import { Client, peerStatus, startOpenresty } from '../integration/openresty.ts';
 import { until } from '../stack/process.ts';
 
 // Each worker learns for itself.
@@ -24,16 +24,13 @@ const put = (settings: object, ...peers: Parameters<typeof peersOf>) =>
   admin.write('PUT', '/v1/upstreams/web', { ...settings, peers: peersOf(...peers) });
 
 const addressOf = (peer: Peer | string) => (typeof peer === 'string' ? peer : peer.address);
+const stateOf = (peer: Peer | string) => peerStatus(admin, { address: addressOf(peer) });
 
 /** Sends n requests one by one. @returns the statuses that came, each once */
 async function get(n: number): Promise<number[]> {
   const seen = new Set<number>();
   for (let i = 0; i < n; i += 1) seen.add((await web.send('GET', '/')).status);
   return [...seen];
-}
-
-async function stateOf(peer: Peer | string): Promise<{ state: string; failures: number }> {
-  return JSON.parse(await admin.get('/v1/status')).upstreams.web.peers[addressOf(peer)];
 }
 
 async function assertState(peer: Peer | string, state: string): Promise<void> {

@@ -13,7 +13,7 @@ import {
   startPeers,
   startWaiting,
 } from './backends.ts';
-import { type Answer, client, deadPeers, startOpenresty, upstreamBlock } from './openresty.ts';
+import { client, deadPeers, startOpenresty, tries, upstreamBlock } from './openresty.ts';
 
 const open = await startOpenresty({
   workers: 1,
@@ -34,9 +34,6 @@ const path = '/v1/upstreams/web';
 
 const put = (...peers: Parameters<typeof peersOf>) =>
   admin.write('PUT', path, { max_fails: 0, peers: peersOf(...peers) });
-
-/** The peers that the request went to, in order. */
-const tries = ({ headers }: Answer) => String(headers['x-upstream']).split(', ');
 
 test('dead peers are passed over, each once, and no client sees them', async () => {
   const good = await startPeers(2);

@@ -7,7 +7,7 @@ import * as grpc from '@grpc/grpc-js';
 import { freePort } from '../stack/ports.ts';
 import { until } from '../stack/process.ts';
 import { deadAddress, peersOf } from './backends.ts';
-import { startOpenresty } from './openresty.ts';
+import { peerStatus, startOpenresty } from './openresty.ts';
 
 const port = await freePort();
 const { admin } = await startOpenresty({
@@ -103,9 +103,7 @@ async function say(stream: ReturnType<typeof chat>, text: string): Promise<strin
   return String((await answer)[0]);
 }
 
-async function statusOf(address: string) {
-  return JSON.parse(await admin.get('/v1/status')).upstreams.grpc.peers[address];
-}
+const statusOf = (peer: { address: string }) => peerStatus(admin, peer, 'grpc');
 
 test('unary calls take turns on the peers', async () => {
   const [a, b] = [await startServer(), await startServer()];
@@ -119,8 +117,8 @@ test('the status of a call comes through, and is no failure of the peer', async 
   const server = await startServer();
   await put(server.address);
   await assert.rejects(unary('missing'), { code: grpc.status.NOT_FOUND, details: 'no missing' });
-  await until('it is counted', async () => (await statusOf(server.address)).requests === 1);
-  assert.equal((await statusOf(server.address)).failures, 0);
+  await until('it is counted', async () => (await statusOf(server)).requests === 1);
+  assert.equal((await statusOf(server)).failures, 0);
 });
 
 test('a server streams', async () => {
@@ -139,7 +137,7 @@ test('a stream outlives its peer in the table', async () => {
   await put(a.address);
   const stream = chat();
   assert.equal(await say(stream, '1'), `${a.address} 1`);
-  await until('it is active', async () => (await statusOf(a.address)).active === 1);
+  await until('it is active', async () => (await statusOf(a)).active === 1);
   await put(b.address);
   assert.match(await unary('x'), new RegExp(b.address));
   assert.equal(await say(stream, '2'), `${a.address} 2`);
@@ -151,7 +149,7 @@ test('a stream outlives its peer in the table', async () => {
   stream.resume();
   await ended;
   await put(a.address);
-  await until('none is active', async () => (await statusOf(a.address)).active === 0);
+  await until('none is active', async () => (await statusOf(a)).active === 0);
 });
 
 test('peers that refuse are passed over, and none at all is UNAVAILABLE', async () => {

@@ -188,6 +188,20 @@ export async function read(admin: Client): Promise<{ document: Document; etag: s
   return { document: JSON.parse(body), etag: headers.etag ?? '' };
 }
 
+/** What `/v1/status` says of a peer. */
+export async function peerStatus(
+  admin: Client,
+  { address }: { address: string },
+  upstream = 'web',
+): Promise<{ state: string; requests: number; failures: number; active: number }> {
+  return JSON.parse(await admin.get('/v1/status')).upstreams[upstream].peers[address];
+}
+
+/** The peers that the request went to, in order. */
+export function tries({ headers }: Answer): string[] {
+  return String(headers['x-upstream']).split(', ');
+}
+
 /** n peers at addresses where nothing listens, with what `fields` gives each. */
 export function deadPeers(n: number, fields: (i: number) => object = () => ({})): Peers {
   const peers: Peers = {};

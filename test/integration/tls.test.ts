@@ -11,7 +11,7 @@ import { temporaryFolder } from '../stack/folder.ts';
 import { until } from '../stack/process.ts';
 import { close, listen } from '../stack/server.ts';
 import { startPeer } from './backends.ts';
-import { startOpenresty } from './openresty.ts';
+import { peerStatus, startOpenresty } from './openresty.ts';
 
 const { folder, remove } = temporaryFolder();
 after(remove);
@@ -95,10 +95,6 @@ const put = (settings: object, ...peers: { address: string }[]) =>
     peers: Object.fromEntries(peers.map(({ address }) => [address, {}])),
   });
 
-async function statusOf({ address }: { address: string }) {
-  return JSON.parse(await admin.get('/v1/status')).upstreams.web.peers[address];
-}
-
 test('a verified peer serves, under its name, on connections that are kept', async () => {
   const peer = await startSecure(right);
   await put({}, peer);
@@ -113,7 +109,7 @@ for (const certificate of [misnamed, untrusted]) {
     await put({ max_fails: 0 }, peer);
     for (let i = 0; i < 3; i += 1) assert.equal((await web.send('GET', '/tls')).status, 502);
     assert.deepEqual(peer.names, []);
-    await until('the failures', async () => (await statusOf(peer)).failures === 3);
+    await until('the failures', async () => (await peerStatus(admin, peer)).failures === 3);
   });
 
   test(`a right peer serves instead of one that is ${certificate}`, async () => {
@@ -125,11 +121,11 @@ for (const certificate of [misnamed, untrusted]) {
     }
     assert.deepEqual(bad.names, []);
     const { failures } = await until('it is ejected', async () => {
-      const status = await statusOf(bad);
+      const status = await peerStatus(admin, bad);
       return status.state === 'ejected' ? status : undefined;
     });
     assert.equal(failures, 1);
-    assert.equal((await statusOf(good)).failures, 0);
+    assert.equal((await peerStatus(admin, good)).failures, 0);
   });
 }
 
@@ -138,7 +134,7 @@ test('a peer that does not speak TLS is left for one that does', async () => {
   const plain = await startPeer();
   await put({ max_fails: 0 }, good, plain);
   for (let i = 0; i < 6; i += 1) assert.equal(await web.get('/tls'), 'right');
-  await until('the failures', async () => (await statusOf(plain)).failures > 0);
+  await until('the failures', async () => (await peerStatus(admin, plain)).failures > 0);
 });
 
 test('two names on one address have a block and so connections each', async () => {

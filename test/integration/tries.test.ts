@@ -14,7 +14,14 @@ import {
   startPeers,
   startWaiting,
 } from './backends.ts';
-import { type Answer, client, deadPeers, startOpenresty, upstreamBlock } from './openresty.ts';
+import {
+  type Answer,
+  client,
+  deadPeers,
+  startOpenresty,
+  tries,
+  upstreamBlock,
+} from './openresty.ts';
 
 const open = await startOpenresty({
   workers: 1,
@@ -35,9 +42,6 @@ const url = `127.0.0.1:${open.nginx.port}`;
 const put = (settings: object, ...peers: Parameters<typeof peersOf>) =>
   admin.write('PUT', '/v1/upstreams/web', { max_fails: 0, ...settings, peers: peersOf(...peers) });
 const patch = (settings: object) => admin.write('PATCH', '/v1/upstreams/web', settings);
-
-/** The peers that the request went to, in order. */
-const tries = ({ headers }: Answer) => String(headers['x-upstream']).split(', ');
 
 /** Sends, and asserts that the answer is 504, not before and not long after so many seconds. */
 async function assertLate(seconds: number, method = 'GET', body?: unknown): Promise<Answer> {

@@ -7,7 +7,7 @@ import { after, test } from 'node:test';
 import { type RawData, WebSocket, WebSocketServer } from 'ws';
 import { until } from '../stack/process.ts';
 import { deadAddress, peersOf } from './backends.ts';
-import { startOpenresty } from './openresty.ts';
+import { peerStatus, startOpenresty } from './openresty.ts';
 
 const open = await startOpenresty({
   workers: 1,
@@ -64,9 +64,7 @@ async function assertEchoes(socket: WebSocket, data: string | Buffer): Promise<v
   assert.equal(isBinary, Buffer.isBuffer(data));
 }
 
-async function activeOn(address: string): Promise<number> {
-  return JSON.parse(await admin.get('/v1/status')).upstreams.web.peers[address].active;
-}
+const activeOn = async (peer: { address: string }) => (await peerStatus(admin, peer)).active;
 
 test('frames go both ways, and the connection is active until it ends', async () => {
   const echo = await startEcho();
@@ -75,11 +73,11 @@ test('frames go both ways, and the connection is active until it ends', async ()
   assert.equal(address, echo.address);
   for (let i = 0; i < 20; i += 1) await assertEchoes(socket, `text ${i}`);
   await assertEchoes(socket, Buffer.alloc(1 << 20, 7));
-  await until('it is active', async () => (await activeOn(address)) === 1);
+  await until('it is active', async () => (await activeOn(echo)) === 1);
   const closed = once(socket, 'close');
   socket.close(4001, 'enough');
   assert.equal((await closed)[0], 4001);
-  await until('it is over', async () => (await activeOn(address)) === 0);
+  await until('it is over', async () => (await activeOn(echo)) === 0);
 });
 
 test('a connection outlives its peer in the table', async () => {
@@ -102,9 +100,9 @@ test('a connection outlives its peer in the table', async () => {
   const again = await connect();
   socket.close();
   await ended;
-  await until('one is active', async () => (await activeOn(a.address)) === 1);
+  await until('one is active', async () => (await activeOn(a)) === 1);
   again.socket.close();
-  await until('none is active', async () => (await activeOn(a.address)) === 0);
+  await until('none is active', async () => (await activeOn(a)) === 0);
 });
 
 test('connections are spread by those that last', async () => {
@@ -113,7 +111,7 @@ test('connections are spread by those that last', async () => {
   for (let i = 0; i < 10; i += 1) await connect();
   assert.deepEqual([a.server.clients.size, b.server.clients.size], [5, 5]);
   for (const socket of a.server.clients) socket.close();
-  await until('they are over', async () => (await activeOn(a.address)) === 0);
+  await until('they are over', async () => (await activeOn(a)) === 0);
   for (let i = 0; i < 5; i += 1) assert.equal((await connect()).address, a.address);
 });
 
