@@ -1,4 +1,4 @@
-import { type Log, serializeError } from '../telemetry/log.ts';
+import type { Log } from '../telemetry/log.ts';
 import type { ConsulError } from './error.ts';
 
 export interface Outage {
@@ -16,7 +16,7 @@ export function createOutage(log: Log): Outage {
       const { message } = error;
       const known = [...failing.values()].includes(message);
       failing.set(upstream, message);
-      const fields = { upstream, err: serializeError(error) };
+      const fields = { upstream, err: error };
       const line = `${upstream}: ${message}: its peers stay, trying again`;
       if (known) log.debug(fields, line);
       else log.error(fields, line);

@@ -29,7 +29,7 @@ function forPeople(fd: number): DestinationStream {
  * What may be said of an error. Errors of HTTP clients carry their request, and
  * with it the token, so only these fields are ever logged.
  */
-export function serializeError(error: unknown): Record<string, unknown> {
+function serializeError(error: unknown): Record<string, unknown> {
   if (!(error instanceof Error)) return { message: String(error) };
   const { code, status, detail, pointer } = error as Error & Record<string, unknown>;
   const fields = { type: error.name, message: reason(error), code, status, detail, pointer };
