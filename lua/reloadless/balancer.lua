@@ -32,8 +32,9 @@ local built = {}
 -- Requests on their way to a peer, by the address of nginx's request. Unlike
 -- ngx.ctx it costs no table for each request and outlives internal redirects.
 local states = {}
--- states not in use: the first of a chain by next
-local spare
+-- states not in use, and their number
+local spare = {}
+local spares = 0
 
 
 local function find_upstream(name)
@@ -70,7 +71,7 @@ end
 local function leave_peer(state, outcome, seconds, was_open)
     local peer, found = state.peer, state.upstream
     local fitness = found.fitness
-    state.peer = nil
+    state.peer = false
     if state.held then
         state.held = false
         inflight.release(peer)
@@ -102,8 +103,9 @@ end
 
 local function forget(id, state)
     states[id] = nil
-    state.upstream, state.tried, state.hashed = nil, nil, nil
-    state.next, spare = spare, state
+    state.upstream, state.tried, state.hashed = false, false, false
+    spares = spares + 1
+    spare[spares] = state
 end
 
 
@@ -166,13 +168,28 @@ local function stuck(state)
 end
 
 
+-- All fields are there from the start: code that LuaJIT has compiled for one
+-- state then fits the next.
+local function empty_state()
+    return {
+        upstream = false, peer = false, counted = false, held = false,
+        token = false, tried = false, hashed = false, left = 0,
+    }
+end
+
+
 local function new_state(found)
-    local state = spare or {}
-    spare = state.next
+    local state
+    if spares > 0 then
+        state = spare[spares]
+        spares = spares - 1
+    else
+        state = empty_state()
+    end
     state.upstream = found
     state.counted = not ngx.is_subrequest
     state.held = false
-    state.token = nil
+    state.token = false
     return state
 end
 
@@ -196,16 +213,16 @@ local function first_try(id, name)
     end
 
     states[id] = state
-    local settings = found.settings
     -- a cookie may name a peer that takes no new traffic
     local most = peer.is_in and found.size or found.size + 1
-    local tries = math_min(most, settings.max_tries or most)
+    local tries = math_min(most, found.max_tries)
     state.left = tries
     if tries > 1 then
         -- the placeholder counts for none, so this is the number of all
         set_more_tries(tries)
     end
     if found.has_timeouts then
+        local settings = found.settings
         set_timeouts(settings.connect_timeout, settings.send_timeout,
                      settings.read_timeout)
     end

@@ -7,6 +7,7 @@ local fitness = require("reloadless.fitness")
 local upstreams = require("reloadless.table")
 local template = require("reloadless.template")
 
+local huge = math.huge
 local ipairs = ipairs
 local md5 = ngx.md5
 local pairs = pairs
@@ -34,6 +35,12 @@ function _M.new(name)
         name = name,
         seen = nil,             -- the table's version at the last sync
         have = nil,             -- what upstreams.read gave, bodies aside
+        settings = false,
+        picker = false,         -- a module picker.*
+        key = false,            -- function that gives the text to hash
+        cookie = false,         -- the variable of the sticky cookie
+        max_tries = huge,
+        has_timeouts = false,
         members = {},           -- by chunk: the fields of peers by address
         peers = {},             -- by address
         size = 0,               -- peers that take new traffic
@@ -60,6 +67,8 @@ end
 
 local function new_peer(self, key)
     local parsed = address.parse(key)
+    -- All fields are there from the start: code that LuaJIT has compiled for
+    -- one peer then fits the next.
     local peer = {
         key = key,
         id = self.name .. ":" .. key,
@@ -70,6 +79,16 @@ local function new_peer(self, key)
         active = 0,             -- requests that this worker has on it now
         requests = 0,           -- since the last flush of the counters
         failures = 0,
+        touched = false,        -- has something to report to the counters
+        weight = 0, backup = false, drain = false, zone = false,
+        max_conns = 0, slow_start = false,
+        is_in = false,          -- takes new traffic
+        -- of fitness and its agenda
+        place = false, ejected = false, probe = false, full = false,
+        fails = 0, failed_at = false, spared_at = false, until_time = 0,
+        ramp_from = false,
+        -- of pickers that learn
+        pace = false, latency = false, latency_at = 0,
     }
     self.peers[key] = peer
     if self.by_token then
@@ -157,11 +176,12 @@ local function apply_settings(self, settings, now)
         end
     end
     self.has_timeouts = settings.connect_timeout or settings.send_timeout
-                        or settings.read_timeout
+                        or settings.read_timeout or false
+    self.max_tries = settings.max_tries or huge
     self.key = settings.balance == "hash"
-               and template.compile(settings.hash_key) or nil
+               and template.compile(settings.hash_key)
 
-    self.cookie = settings.sticky and "cookie_" .. settings.sticky
+    self.cookie = settings.sticky and "cookie_" .. settings.sticky or false
     if not self.cookie then
         self.by_token = nil
     elseif not self.by_token then
