@@ -73,7 +73,8 @@ const plain = ['static', 'floor', 'json'];
 
 /** The upstream blocks, all with the same keep-alive pool. */
 function upstreams(peers: string[], isPlain: boolean): string {
-  const pool = `keepalive ${Math.max(128, peers.length + 64)};
+  // So large that no connection is closed: some peers get several requests at a time.
+  const pool = `keepalive ${peers.length + 960};
         keepalive_requests 1000000000; keepalive_timeout 600s;`;
   const lua = (name: string, code: string) => `
     upstream ${name} { server 127.0.0.1:1 down; balancer_by_lua_block { ${code} } ${pool} }`;
