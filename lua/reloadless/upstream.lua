@@ -45,7 +45,7 @@ function _M.new(name)
         peers = {},             -- by address
         size = 0,               -- peers that take new traffic
         fitness = fitness.new(),
-        paces = { mean = 0 },   -- of the answers of all its peers, in seconds
+        paces = { mean = false },   -- of all its peers' answers, in seconds
         by_token = nil,         -- when sticky: peers by what the cookie holds
     }, mt)
 end

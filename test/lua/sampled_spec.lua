@@ -68,7 +68,7 @@ end)
 -- answers. Gives the share of the slow peer and the p99 of the answer times.
 local function simulate(module, interval)
     local picker = module.new()
-    local peers, done, paces = {}, heap.new(), { mean = 0 }
+    local peers, done, paces = {}, heap.new(), { mean = false }
     for i = 1, 10 do
         peers[i] = { key = tostring(i), active = 0, phase = random(),
                      paces = paces,
@@ -158,6 +158,24 @@ describe("least_conn", function()
             picker.real:update(picker.peers[name])
         end
         assert.same({ 1000, 2000, 3000 }, counts)
+    end)
+end)
+
+
+describe("least_conn", function()
+    it("holds no peer for slow by its first answers, or by a tick", function()
+        local picker, paces = named(least_conn.new()), { mean = false }
+        for name = 1, 2 do
+            picker:set(name, 1)
+            picker.peers[name].paces = paces
+        end
+        for _, seconds in ipairs({ 0.045, 0, 0.001, 0, 0.003 }) do
+            least_conn.observe(picker.peers[1], seconds, "answered")
+        end
+        picker.peers[1].active, picker.peers[2].active = 2, 3
+        picker.real:update(picker.peers[1])
+        picker.real:update(picker.peers[2])
+        assert.same(1, picker:pick())
     end)
 end)
 

@@ -16,8 +16,10 @@ local _M = {}
 local mt = { __index = _M }
 
 
--- So many times the average is slow.
+-- So many times the average is slow, a tick of nginx's clock added to it:
+-- shorter times than that cannot be told apart.
 local slow = 3
+local tick = 0.001
 -- Of a moving average, the part that one answer makes up.
 local part = 1 / 32
 -- Of its turns, the part that the slowest of peers has.
@@ -35,7 +37,7 @@ end
 
 
 local function is_slow(peer)
-    return peer.pace and peer.pace > slow * peer.paces.mean
+    return peer.pace and peer.pace > slow * (peer.paces.mean + tick)
 end
 
 
@@ -88,8 +90,10 @@ function _M.observe(peer, seconds, outcome)
         return
     end
     local paces = peer.paces
-    paces.mean = paces.mean + (seconds - paces.mean) * part
-    peer.pace = (peer.pace or seconds) * (1 - part) + seconds * part
+    local mean = paces.mean or seconds
+    paces.mean = mean + (seconds - mean) * part
+    -- one slow answer alone shows nothing
+    peer.pace = (peer.pace or mean) * (1 - part) + seconds * part
 end
 
 
