@@ -1,11 +1,15 @@
 -- A circle of 2^32 positions on which peers own points, in order: round robin
 -- walks along it, consistent hashing looks places up. A change of one peer
 -- copies the stretches between its points as a whole. Pure.
+--
+-- A position is a signed 32-bit integer, and the circle begins at the least of
+-- them: the operations of bit then need no division to go round.
 
 local bit = require("bit")
 local ffi = require("ffi")
 
 local band = bit.band
+local bxor = bit.bxor
 local ceil = math.ceil
 local floor = math.floor
 local log = math.log
@@ -15,15 +19,15 @@ local pairs = pairs
 local rshift = bit.rshift
 local setmetatable = setmetatable
 local sort = table.sort
+local tobit = bit.tobit
 
-local _M = { circle = 2 ^ 32 }
+local _M = { circle = 2 ^ 32, start = -2 ^ 31 }
 local mt = { __index = _M }
 
-local circle = _M.circle
--- A point and its owner's number in one double: 32 and 21 bits.
+local start = _M.start
+-- While points are sorted and merged, a point is one double: how far it is from
+-- the start, and its owner's number, in 32 and 21 bits.
 local shift = 2 ^ 21
--- both circle and number, so that differences wrap
-local whole = circle * shift
 -- Points repeated behind the last one, so that looking on needs no wrap.
 local spare = 3
 local doubles = ffi.typeof("double[?]")
@@ -32,11 +36,22 @@ local integers = ffi.typeof("int32_t[?]")
 local many = 1000
 
 
+-- Arrays for so many points: their positions, and the numbers of their owners.
+local function new_arrays(length)
+    return {
+        length = length,
+        positions = integers(length + spare),
+        numbers = integers(length + spare),
+    }
+end
+
+
 --- @param points function(peer, weight, add) that calls add(position) for each
---   point of a peer: whole numbers from 0 below 2^32
+--   point of a peer
 -- @param unit_of function(weights) that returns by what all weights are divided
 -- @return an empty ring
 function _M.new(points, unit_of)
+    local arrays = new_arrays(0)
     return setmetatable({
         points_of = points,
         unit_of = unit_of,
@@ -46,15 +61,19 @@ function _M.new(points, unit_of)
         is_laid = true,         -- nothing is in changed
         unit = 1,
         laid = {},              -- the divided weights on the ring
-        numbers = {},           -- of peers on the ring
+        owner_numbers = {},     -- of peers on the ring
         owners = {},            -- peers by number
         last = 0,               -- the greatest number given
         free = {},              -- numbers not in use
-        points = doubles(spare),    -- sorted: position * shift + number
-        unused = doubles(spare),    -- the array for the next ones
-        size = 0,
-        slices = 1,             -- equal parts of the circle, about one a point
-        first = integers(2),    -- the first point in each
+        size = 0,               -- of points, which lie in order in
+        positions = arrays.positions,
+        numbers = arrays.numbers,
+        arrays = arrays,        -- both
+        unused = new_arrays(0), -- those for the next points
+        -- The first point in each of 2^n equal parts of the circle, about one
+        -- a point; a position's part is its 32 bits without the low ones.
+        first = integers(3),
+        low_bits = 31,
     }, mt)
 end
 
@@ -122,12 +141,14 @@ local function sort_points(list)
 end
 
 
--- The first place whose point is not below the given value.
-local function search(points, size, value)
+-- The first place whose point is not below the given one.
+local function search(arrays, size, point)
     local low, high = 0, size
     while low < high do
         local middle = floor((low + high) / 2)
-        if points[middle] < value then
+        local other = (arrays.positions[middle] - start) * shift
+                      + arrays.numbers[middle]
+        if other < point then
             low = middle + 1
         else
             high = middle
@@ -137,25 +158,31 @@ local function search(points, size, value)
 end
 
 
--- @return an array with room for so many points: that of the points before the
--- last, or a new one with some to spare
+-- @return arrays with room for so many points: those of the points before the
+-- last, or new ones with some to spare
 local function room(self, length)
-    if ffi.sizeof(self.unused) >= (length + spare) * 8 then
+    if self.unused.length >= length then
         return self.unused
     end
-    return doubles(ceil(length * 1.25) + spare)
+    return new_arrays(ceil(length * 1.25))
+end
+
+
+local function copy_points(to, at, from, first, count)
+    ffi.copy(to.positions + at, from.positions + first, count * 4)
+    ffi.copy(to.numbers + at, from.numbers + first, count * 4)
 end
 
 
 -- Takes out and puts in points (both sorted); what lies between is copied as a
 -- whole.
 local function merge(self, gone, new)
-    local old, size = self.points, self.size
+    local old, size = self.arrays, self.size
     local length = size - #gone + #new
-    local points = room(self, length)
+    local arrays = room(self, length)
     local from, to = 0, 0
     local function copy(upto)
-        ffi.copy(points + to, old + from, (upto - from) * 8)
+        copy_points(arrays, to, old, from, upto - from)
         to = to + upto - from
         from = upto
     end
@@ -170,29 +197,31 @@ local function merge(self, gone, new)
             from = from + 1
             g = g + 1
         else
-            points[to] = new[n]
+            arrays.positions[to] = floor(new[n] / shift) + start
+            arrays.numbers[to] = new[n] % shift
             to = to + 1
             n = n + 1
         end
     end
     copy(size)
     for i = 0, length > 0 and spare - 1 or -1 do
-        points[length + i] = points[i % length]
+        copy_points(arrays, length + i, arrays, i % length, 1)
     end
-    self.points, self.unused, self.size = points, old, length
+    self.arrays, self.unused, self.size = arrays, old, length
+    self.positions, self.numbers = arrays.positions, arrays.numbers
 end
 
 
--- Moves the first point of each slice by as many as went and came before it.
+-- Moves the first point of each part by as many as went and came before it.
 local function shift_index(self, gone, new)
-    local first, slices = self.first, self.slices
-    local part = slices / circle / shift
-    local slice, moved = 0, 0
+    local first = self.first
+    local part = 2 ^ -self.low_bits / shift
+    local last, moved = 0, 0
     local function move(upto)
-        for between = slice + 1, moved ~= 0 and upto or 0 do
+        for between = last + 1, moved ~= 0 and upto or 0 do
             first[between] = first[between] + moved
         end
-        slice = upto
+        last = upto
     end
 
     local g, n = 1, 1
@@ -207,28 +236,28 @@ local function shift_index(self, gone, new)
             n = n + 1
         end
     end
-    move(slices)
+    move(2 ^ (32 - self.low_bits))
 end
 
 
 -- So that a look-up scans a point or two instead of searching them all.
 local function index(self)
-    local points, size = self.points, self.size
-    local slices = 2 ^ max(0, ceil(log(max(size, 1)) / log(2)))
-    local first = integers(slices + 1)
-    local part = slices / circle / shift
-    local slice = 0
+    local positions, size = self.positions, self.size
+    local bits = max(1, ceil(log(max(size, 1)) / log(2)))
+    local low_bits = 32 - bits
+    local first = integers(2 ^ bits + 1)
+    local next_part = 0
     for i = 0, size - 1 do
-        local last = floor(points[i] * part)
-        for between = slice, last do
+        local last = floor((positions[i] - start) / 2 ^ low_bits)
+        for between = next_part, last do
             first[between] = i
         end
-        slice = max(slice, last + 1)
+        next_part = max(next_part, last + 1)
     end
-    for between = slice, slices do
+    for between = next_part, 2 ^ bits do
         first[between] = size
     end
-    self.first, self.slices = first, slices
+    self.first, self.low_bits = first, low_bits
 end
 
 
@@ -257,14 +286,14 @@ local function lay(self)
     local gone, new, unused = {}, {}, {}
     local list, number
     local function add(position)
-        list[#list + 1] = position * shift + number
+        list[#list + 1] = (position - start) * shift + number
     end
     for peer in pairs(self.changed) do
-        number = self.numbers[peer]
+        number = self.owner_numbers[peer]
         if number then
             list = gone
             self.points_of(peer, self.laid[peer], add)
-            self.numbers[peer], self.owners[number] = nil, nil
+            self.owner_numbers[peer], self.owners[number] = nil, nil
             unused[#unused + 1] = number
         end
 
@@ -272,7 +301,7 @@ local function lay(self)
         self.laid[peer] = weight and weight / unit
         if weight then
             list, number = new, take_number(self)
-            self.numbers[peer], self.owners[number] = number, peer
+            self.owner_numbers[peer], self.owners[number] = number, peer
             self.points_of(peer, weight / unit, add)
         end
     end
@@ -283,7 +312,8 @@ local function lay(self)
     sort_points(gone)
     sort_points(new)
     merge(self, gone, new)
-    if self.size <= self.slices and self.size * 4 >= self.slices then
+    local parts = 2 ^ (32 - self.low_bits)
+    if self.size <= parts and self.size * 4 >= parts then
         shift_index(self, gone, new)
     else
         index(self)
@@ -303,47 +333,76 @@ function _M:settle()
 end
 
 
---- @param position on the circle
--- @return the place of the first point from there on; size when there is none
-function _M:find(position)
-    local points, size = self.points, self.size
-    local at = self.first[floor(position * (self.slices / circle))]
-    while at < size and points[at] < position * shift do
+-- From here on a call of a function of the language stands in brackets where it
+-- would end a function: LuaJIT compiles no trace that begins in a function with
+-- such a tail call.
+
+
+-- The part of the circle in which a position lies.
+local function part_of(self, position)
+    return (rshift(bxor(position, start), self.low_bits))
+end
+
+
+local function find(self, position)
+    local positions, size = self.positions, self.size
+    local at = self.first[part_of(self, position)]
+    while at < size and positions[at] < position do
         at = at + 1
     end
     return at
 end
 
 
---- Looks for the first point from a position on, without a loop and with one
--- branch that is rarely taken, which LuaJIT compiles best. The ring has points.
--- @param position on the circle
--- @return a number that grows with the distance of that point; owner tells
---   whose it is
-function _M:next(position)
-    local points = self.points
-    local at = self.first[floor(position * (self.slices / circle))]
-    local from = position * shift
-    if points[at + 2] < from then
-        at = self:find(position)
-    end
-    return min((points[at] - from) % whole, (points[at + 1] - from) % whole,
-               (points[at + 2] - from) % whole)
+--- @param position on the circle
+-- @return the place of the first point from there on; size when there is none
+function _M:find(position)
+    return find(self, position)
 end
 
 
---- @param distance as next returns it
--- @return the peer
-function _M:owner(distance)
-    return self.owners[distance % shift]
+-- A place not behind the first point from a position on, and at most two before
+-- it: without a loop and with one branch that is rarely taken, which LuaJIT
+-- compiles best.
+local function place_near(self, position)
+    local at = self.first[part_of(self, position)]
+    if self.positions[at + 2] < position then
+        return find(self, position)
+    end
+    return at
+end
+
+
+-- Half of how far it is to a point, so that it is never below 0.
+local function half_way(from, to)
+    return (rshift(tobit(to - from), 1))
+end
+
+
+--- Looks for the first point from a position on. The ring has points.
+-- @param position on the circle
+-- @return half of how far it is to that point
+function _M:distance(position)
+    local positions, at = self.positions, place_near(self, position)
+    return (min(half_way(position, positions[at]),
+                half_way(position, positions[at + 1]),
+                half_way(position, positions[at + 2])))
+end
+
+
+--- @param position on the circle
+-- @return the peer that owns the first point from there on; there is one
+function _M:owner(position)
+    local size = self.size
+    local at = find(self, position)
+    return self.owners[self.numbers[at < size and at or 0]]
 end
 
 
 --- @param at a place from 0 below size
 -- @return the peer that owns its point, and the point's position
 function _M:point(at)
-    local point = self.points[at]
-    return self.owners[point % shift], floor(point / shift)
+    return self.owners[self.numbers[at]], self.positions[at]
 end
 
 

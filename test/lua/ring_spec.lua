@@ -5,6 +5,7 @@ local rings = require("reloadless.ring")
 local circle = rings.circle
 local floor = math.floor
 local random = math.random
+local tobit = require("bit").tobit
 
 
 -- Three points for each unit of weight, at places of the peer's own.
@@ -18,7 +19,7 @@ end
 local function new_peer()
     local places = {}
     for i = 1, 27 do
-        places[i] = floor(random() * circle)
+        places[i] = tobit(random() * circle)
     end
     return { places = places }
 end
@@ -48,14 +49,16 @@ local function assert_same(ring, list)
     for _ = 1, 20 do
         -- anywhere, on a point, or just behind it
         local near = list[random(#list)][1]
-        local from = (random(2) == 1 and floor(random() * circle)
-                      or near + random(0, 1)) % circle
+        local from = tobit(random(2) == 1 and random() * circle
+                           or near + random(0, 1))
         local place = 0
         while place < #list and list[place + 1][1] < from do
             place = place + 1
         end
         assert(ring:find(from) == place)
-        assert(ring:owner(ring:next(from)) == list[place % #list + 1][2])
+        local point = list[place % #list + 1]
+        assert(ring:owner(from) == point[2])
+        assert(ring:distance(from) == floor((point[1] - from) % circle / 2))
     end
 end
 

@@ -8,16 +8,20 @@
 local bit = require("bit")
 local rings = require("reloadless.ring")
 
+local arshift = bit.arshift
+local band = bit.band
 local bxor = bit.bxor
 local byte = string.byte
 local ceil = math.ceil
 local circle = rings.circle
 local crc32 = ngx.crc32_short
+local distance = rings.distance
 local floor = math.floor
 local log = math.log
-local huge = math.huge
+local lshift = bit.lshift
 local max = math.max
 local min = math.min
+local owner = rings.owner
 local pairs = pairs
 local rshift = bit.rshift
 local setmetatable = setmetatable
@@ -29,30 +33,26 @@ local mt = { __index = _M }
 -- A slow start would move keys at each step.
 _M.whole_weights = true
 
-local probes = 8
-local points_per_weight = 32
+local probes = 4
+local points_per_weight = 64
 -- Weights above this are scaled down, all by the same power of two.
 local full_weight = 32
 
 
--- The low 32 bits of a product, which as a double would lose them.
-local function multiply(a, b)
-    a = a % circle
-    local low = a % 65536
-    return tobit((((a - low) / 65536 * b) % 65536) * 65536 + low * b)
-end
-
-
--- The finalizer of MurmurHash3.
-local function mix(h)
-    h = multiply(bxor(h, rshift(h, 16)), 0x85ebca6b)
-    h = multiply(bxor(h, rshift(h, 13)), 0xc2b2ae35)
-    return bxor(h, rshift(h, 16))
+-- Robert Jenkins' hash of a 32-bit integer by shifts and sums: each bit of the
+-- number changes half of the others.
+local function mix(a)
+    a = tobit(tobit(a + 0x7ed55d16) + lshift(a, 12))
+    a = bxor(bxor(a, 0xc761c23c), rshift(a, 19))
+    a = tobit(tobit(a + 0x165667b1) + lshift(a, 5))
+    a = bxor(tobit(a + 0xd3a2646c), lshift(a, 9))
+    a = tobit(tobit(a + 0xfd7046c5) + lshift(a, 3))
+    return (bxor(bxor(a, 0xb55a4f09), rshift(a, 16)))
 end
 
 
 local function hash_text(text, seed)
-    local h = tobit(seed)
+    local h = seed
     for i = 1, #text do
         h = mix(bxor(h, byte(text, i)) + i)
     end
@@ -64,7 +64,8 @@ local function points(peer, weight, add)
     -- two hashes: addresses that share one do not share their points
     local a, b = hash_text(peer.key, 1), hash_text(peer.key, 2)
     for i = 1, max(1, floor(points_per_weight * weight + 0.5)) do
-        add(mix(bxor(mix(a + i * 0x9e3779b1), b)) % circle)
+        a = mix(tobit(a + i))
+        add(bxor(a, b))
     end
 end
 
@@ -98,8 +99,8 @@ end
 
 -- Where a key is looked up: from a place on, at equal steps.
 local function places_of(key)
-    local base = crc32(key)
-    return mix(base) % circle, mix(bxor(base, 0x5bd1e995)) % circle
+    local base = mix(tobit(crc32(key)))
+    return base, mix(base)
 end
 
 
@@ -108,21 +109,32 @@ local function pick_other(ring, tried, place, step)
     local size = ring.size
     local best, nearest = nil, circle
     for _ = 1, probes do
-        place = (place + step) % circle
         local at = ring:find(place)
         for _ = 1, size do
             local peer, position = ring:point(at % size)
             if not tried[peer] then
-                local distance = (position - place) % circle
-                if distance < nearest then
-                    best, nearest = peer, distance
+                local far = (position - place) % circle
+                if far < nearest then
+                    best, nearest = peer, far
                 end
                 break
             end
             at = at + 1
         end
+        place = tobit(place + step)
     end
     return best
+end
+
+
+-- Of two places the one that has the shorter way to its next point. Without a
+-- branch: which one it is cannot be foretold.
+local function nearer(ring, place, way, other)
+    local other_way = distance(ring, other)
+    -- all bits are set when the other is nearer
+    local is_nearer = arshift(tobit(other_way - way), 31)
+    return bxor(place, band(bxor(place, other), is_nearer)),
+           min(way, other_way)
 end
 
 
@@ -131,7 +143,9 @@ end
 -- @return a peer, or nil when none is left
 function _M:pick(tried, key)
     local ring = self.ring
-    ring:settle()
+    if not ring.is_laid then
+        ring:settle()
+    end
     if ring.size == 0 then
         return nil
     end
@@ -141,12 +155,13 @@ function _M:pick(tried, key)
         return pick_other(ring, tried, place, step)
     end
 
-    local nearest = huge
-    for _ = 1, probes do
-        place = (place + step) % circle
-        nearest = min(nearest, ring:next(place))
-    end
-    return ring:owner(nearest)
+    -- as many as there are probes; LuaJIT would not compile a loop along
+    local second = tobit(place + step)
+    local third = tobit(second + step)
+    local best, way = nearer(ring, place, distance(ring, place), second)
+    best, way = nearer(ring, best, way, third)
+    best = nearer(ring, best, way, tobit(third + step))
+    return owner(ring, best)
 end
 
 

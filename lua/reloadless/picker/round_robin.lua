@@ -23,6 +23,7 @@ local min = math.min
 local pairs = pairs
 local random = math.random
 local setmetatable = setmetatable
+local tobit = require("bit").tobit
 
 local _M = {}
 local mt = { __index = _M }
@@ -41,7 +42,7 @@ local most_passed = 20
 local function points(peer, weight, add)
     local count = max(1, floor(weight + 0.5))
     for step = 0, count - 1 do
-        add(floor((step + peer.phase) / count * circle))
+        add(floor((step + peer.phase) / count * circle) + rings.start)
     end
 end
 
@@ -60,7 +61,7 @@ function _M.new()
     return setmetatable({
         ring = rings.new(points, unit_of),
         place = 0,              -- of the next point
-        position = floor(random() * circle),    -- behind the last point
+        position = tobit(random() * circle),    -- behind the last point
         start = 0,              -- the position where the stretch begins
         stop = 0,               -- the place where it ends
         rounds = 0,             -- walks over it that are to come
@@ -124,7 +125,7 @@ local function step(self)
     end
     local peer, position = ring:point(place)
     self.place = place + 1
-    self.position = position + 1
+    self.position = tobit(position + 1)
     return peer
 end
 
@@ -132,7 +133,7 @@ end
 -- Finds the way again when points have come and gone.
 local function reorient(self)
     local ring = self.ring
-    self.place = ring:find(self.position % circle)
+    self.place = ring:find(self.position)
     if ring.count <= many_peers then
         self.stop, self.rounds = ring.size, 0
     elseif self.stop > 0 and self.start <= self.position then
