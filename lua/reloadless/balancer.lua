@@ -1,15 +1,23 @@
 -- The request path: which peer gets this request, and what became of it.
+--
+-- What runs for each request calls functions by upvalues, not as methods of
+-- objects: LuaJIT would look for a method, and check where it found it, each
+-- time.
 
 local attempt = require("reloadless.attempt")
 local base = require("resty.core.base")
 local counters = require("reloadless.counters")
+local fitness = require("reloadless.fitness")
 local inflight = require("reloadless.inflight")
+local tiers = require("reloadless.tiers")
 local upstream = require("reloadless.upstream")
 local upstreams = require("reloadless.table")
 local balancer = require("ngx.balancer")
 local ffi = require("ffi")
 
 local cast = ffi.cast
+local count_begin = counters.begin
+local count_finish = counters.finish
 local get_last_failure = balancer.get_last_failure
 local get_request = base.get_request
 local math_min = math.min
@@ -17,11 +25,13 @@ local md5 = ngx.md5
 local ngx = ngx
 local now = ngx.now
 local pairs = pairs
+local pick_fit = fitness.pick
 local set_current_peer = balancer.set_current_peer
 local set_more_tries = balancer.set_more_tries
 local set_timeouts = balancer.set_timeouts
 local table_version = upstreams.version
 local tonumber = tonumber
+local update = tiers.update
 local uintptr_t = ffi.typeof("uintptr_t")
 
 local _M = {}
@@ -53,7 +63,8 @@ end
 
 
 local function request_id()
-    return tonumber(cast(uintptr_t, get_request()))
+    -- brackets: LuaJIT compiles no tail call of tonumber
+    return (tonumber(cast(uintptr_t, get_request())))
 end
 
 
@@ -61,34 +72,34 @@ local function begin(state, peer)
     state.peer = peer
     -- a subrequest has no log phase that would end the count
     if state.counted then
-        counters.begin(peer)
+        count_begin(peer)
     end
-    state.upstream.fitness.tiers:update(peer)
+    update(state.upstream.fitness.tiers, peer)
 end
 
 
 -- The request leaves its peer, which has answered, failed, or neither.
 local function leave_peer(state, outcome, seconds, was_open)
     local peer, found = state.peer, state.upstream
-    local fitness = found.fitness
+    local judge = found.fitness
     state.peer = false
     if state.held then
         state.held = false
         inflight.release(peer)
-        fitness:freed(peer, now())
+        judge:freed(peer, now())
     end
     if found.picker.observe and outcome then
         found.picker.observe(peer, seconds, outcome)
     end
     if state.counted then
-        counters.finish(peer, outcome == "failed")
-        fitness.tiers:update(peer)
+        count_finish(peer, outcome == "failed")
+        update(judge.tiers, peer)
     end
 
     if outcome == "failed" then
-        fitness:failed(peer, was_open, now())
+        judge:failed(peer, was_open, now())
     elseif outcome == "answered" and peer.failed_at then
-        fitness:answered(peer, now())
+        judge:answered(peer, now())
     end
 end
 
@@ -120,23 +131,23 @@ end
 
 
 local function pick_any(state)
-    return state.upstream.fitness:pick(state.tried, state.hashed, now)
+    return pick_fit(state.upstream.fitness, state.tried, state.hashed, now)
 end
 
 
 -- Peers that are full rest; each of them is asked once. When nobody is left,
 -- some that have rested are asked again.
 local function pick_another(state, peer)
-    local fitness = state.upstream.fitness
+    local judge = state.upstream.fitness
     for _ = 1, 2 do
         while peer do
             if hold(state, peer) then
                 return peer
             end
-            fitness:filled(peer, now())
+            judge:filled(peer, now())
             peer = pick_any(state)
         end
-        peer = fitness:reopen(now()) and pick_any(state) or nil
+        peer = judge:reopen(now()) and pick_any(state) or nil
     end
 end
 
@@ -200,9 +211,9 @@ local function first_try(id, name)
         return nil
     end
 
-    local fitness = found.fitness
-    if fitness.agenda.size > 0 then
-        fitness:tend(now())
+    local judge = found.fitness
+    if judge.agenda.size > 0 then
+        judge:tend(now())
     end
     local state = new_state(found)
     state.hashed = found.key and found.key()

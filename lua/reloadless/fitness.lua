@@ -13,6 +13,7 @@ local tiers = require("reloadless.tiers")
 
 local max = math.max
 local pairs = pairs
+local pick = tiers.pick
 local setmetatable = setmetatable
 
 local _M = {}
@@ -245,7 +246,7 @@ end
 -- @return a peer, or nil when none is left. When no peer is fit, those that
 --   were ejected serve: never is the whole upstream ejected.
 function _M:pick(tried, key, clock)
-    local peer = self.tiers:pick(tried, key)
+    local peer = pick(self.tiers, tried, key)
     if peer and not peer.probe then
         return peer
     end
@@ -255,7 +256,7 @@ function _M:pick(tried, key, clock)
         for ejected in pairs(self.ejected) do
             restore(self, ejected, now)
         end
-        peer = self.tiers:pick(tried, key)
+        peer = pick(self.tiers, tried, key)
     end
     if peer and peer.probe then
         -- until this request is over, no other tries it

@@ -321,15 +321,10 @@ local function lay(self)
 end
 
 
---- Lays the changes since the last call: to be called before the ring is used.
--- @return whether there were any
+--- Lays the changes: to be called before the ring is used, unless it is_laid.
 function _M:settle()
-    if self.is_laid then
-        return false
-    end
     lay(self)
     self.changed, self.is_laid = {}, true
-    return true
 end
 
 

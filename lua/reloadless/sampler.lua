@@ -97,13 +97,10 @@ local function draw(self)
 end
 
 
---- @return two different items, each drawn by weight; the second is nil when
--- there is only one
+--- Draws by weight. There are two items or more.
+-- @return the places of two different items in items and weights
 function _M:draw_two()
     local size = self.size
-    if size < 2 then
-        return self.items[1]
-    end
     if self.changed then
         lay(self)
     end
@@ -116,7 +113,7 @@ function _M:draw_two()
         -- among equals this is rare, and else a neighbour is as good
         second = first % size + 1
     end
-    return self.items[first], self.items[second]
+    return first, second
 end
 
 

@@ -13,11 +13,12 @@ local _M = {}
 local sources = { "empty", "snapshot", "admin" }
 
 local dict = ngx.shared.reloadless
+local get = dict and dict.get
 
 
 --- The table's version: what each request compares.
 function _M.version()
-    return dict:get("version")
+    return get(dict, "version")
 end
 
 

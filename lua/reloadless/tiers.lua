@@ -20,6 +20,7 @@ function _M.new(picker, zone)
         near = picker.new(),
         primary = picker.new(),
         backup = picker.new(),
+        pick_from = picker.pick,
         updates = picker.update ~= nil,
         fit = {},               -- by peer: whether it may be picked
         near_known = 0,
@@ -102,11 +103,11 @@ end
 -- @param key what a hash picker hashes
 -- @return a peer, or nil when none is fit
 function _M:pick(tried, key)
-    local fit = self.near_fit
+    local fit, pick_from = self.near_fit, self.pick_from
     return fit > 0 and fit >= enough * self.near_known
-           and self.near:pick(tried, key)
-           or self.primary:pick(tried, key)
-           or self.backup:pick(tried, key)
+           and pick_from(self.near, tried, key)
+           or pick_from(self.primary, tried, key)
+           or pick_from(self.backup, tried, key)
 end
 
 

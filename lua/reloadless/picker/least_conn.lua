@@ -8,9 +8,12 @@
 local tournament = require("reloadless.tournament")
 local turns = require("reloadless.turns")
 
+local first = tournament.first
 local max = math.max
 local pairs = pairs
+local set = tournament.set
 local setmetatable = setmetatable
+local take = turns.take
 
 local _M = {}
 local mt = { __index = _M }
@@ -44,7 +47,7 @@ end
 local function place(self, entry)
     local peer = entry.peer
     local active = is_slow(peer) and 2 * peer.active or peer.active
-    self.race:set(entry, active / entry.weight, entry.due)
+    set(self.race, entry, active / entry.weight, entry.due)
 end
 
 
@@ -98,14 +101,14 @@ end
 
 
 local function pick(self)
-    local entry = self.race:first()
+    local entry = first(self.race)
     if not entry then
         return nil
     end
     local peer = entry.peer
-    self.turns:take(entry, is_slow(peer)
-                           and max(peer.paces.mean / peer.pace, least_share)
-                           or 1)
+    take(self.turns, entry, is_slow(peer)
+                            and max(peer.paces.mean / peer.pace, least_share)
+                            or 1)
     return peer
 end
 

@@ -21,6 +21,7 @@ local log = math.log
 local max = math.max
 local min = math.min
 local pairs = pairs
+local point = rings.point
 local random = math.random
 local setmetatable = setmetatable
 local tobit = require("bit").tobit
@@ -123,7 +124,7 @@ local function step(self)
         end
         place = turn(self, place)
     end
-    local peer, position = ring:point(place)
+    local peer, position = point(ring, place)
     self.place = place + 1
     self.position = tobit(position + 1)
     return peer
@@ -176,7 +177,8 @@ end
 --- @param tried set of peers that must not be picked, or nil
 -- @return a peer, or nil when none is left
 function _M:pick(tried)
-    if self.ring:settle() then
+    if not self.ring.is_laid then
+        self.ring:settle()
         reorient(self)
     end
     if tried then

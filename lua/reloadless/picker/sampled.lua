@@ -3,6 +3,7 @@
 
 local sampler = require("reloadless.sampler")
 
+local draw_two = sampler.draw_two
 local pairs = pairs
 local setmetatable = setmetatable
 
@@ -38,16 +39,18 @@ return function(cost)
 
 
     local function pick(self)
-        local first, second = self.sampler:draw_two()
-        if not second then
-            return first
+        local all = self.sampler
+        local items, weights = all.items, all.weights
+        if all.size < 2 then
+            return items[1]
         end
 
-        local weights = self.weights
-        if cost(second, weights[second]) < cost(first, weights[first]) then
-            return second
+        local first, second = draw_two(all)
+        local one, other = items[first], items[second]
+        if cost(other, weights[second]) < cost(one, weights[first]) then
+            return other
         end
-        return first
+        return one
     end
 
 
