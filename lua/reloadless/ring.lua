@@ -142,19 +142,15 @@ end
 
 
 -- The first place whose point is not below the given one.
-local function search(arrays, size, point)
-    local low, high = 0, size
-    while low < high do
-        local middle = floor((low + high) / 2)
-        local other = (arrays.positions[middle] - start) * shift
-                      + arrays.numbers[middle]
-        if other < point then
-            low = middle + 1
-        else
-            high = middle
-        end
+local function search(self, point)
+    local positions, numbers, size = self.positions, self.numbers, self.size
+    local at = self.first[floor(point / shift / 2 ^ self.low_bits)]
+    while at < size
+          and (positions[at] - start) * shift + numbers[at] < point
+    do
+        at = at + 1
     end
-    return low
+    return at
 end
 
 
@@ -191,7 +187,7 @@ local function merge(self, gone, new)
     while gone[g] or new[n] do
         local removes = not new[n] or (gone[g] and gone[g] < new[n])
         if from < size then
-            copy(search(old, size, removes and gone[g] or new[n]))
+            copy(search(self, removes and gone[g] or new[n]))
         end
         if removes then
             from = from + 1
@@ -240,22 +236,31 @@ local function shift_index(self, gone, new)
 end
 
 
+-- From here on a call of a function of the language stands in brackets where it
+-- would end a function: LuaJIT compiles no trace that begins in a function with
+-- such a tail call.
+
+
+-- The part of the circle in which a position lies.
+local function part_of(position, low_bits)
+    return (rshift(bxor(position, start), low_bits))
+end
+
+
 -- So that a look-up scans a point or two instead of searching them all.
 local function index(self)
     local positions, size = self.positions, self.size
     local bits = max(1, ceil(log(max(size, 1)) / log(2)))
     local low_bits = 32 - bits
     local first = integers(2 ^ bits + 1)
-    local next_part = 0
-    for i = 0, size - 1 do
-        local last = floor((positions[i] - start) / 2 ^ low_bits)
-        for between = next_part, last do
-            first[between] = i
-        end
-        next_part = max(next_part, last + 1)
+    -- one more than the place, so that 0 is none
+    for i = size - 1, 0, -1 do
+        first[part_of(positions[i], low_bits)] = i + 1
     end
-    for between = next_part, 2 ^ bits do
-        first[between] = size
+    local following = size
+    for part = 2 ^ bits, 0, -1 do
+        following = first[part] > 0 and first[part] - 1 or following
+        first[part] = following
     end
     self.first, self.low_bits = first, low_bits
 end
@@ -328,20 +333,9 @@ function _M:settle()
 end
 
 
--- From here on a call of a function of the language stands in brackets where it
--- would end a function: LuaJIT compiles no trace that begins in a function with
--- such a tail call.
-
-
--- The part of the circle in which a position lies.
-local function part_of(self, position)
-    return (rshift(bxor(position, start), self.low_bits))
-end
-
-
 local function find(self, position)
     local positions, size = self.positions, self.size
-    local at = self.first[part_of(self, position)]
+    local at = self.first[part_of(position, self.low_bits)]
     while at < size and positions[at] < position do
         at = at + 1
     end
@@ -360,7 +354,7 @@ end
 -- it: without a loop and with one branch that is rarely taken, which LuaJIT
 -- compiles best.
 local function place_near(self, position)
-    local at = self.first[part_of(self, position)]
+    local at = self.first[part_of(position, self.low_bits)]
     if self.positions[at + 2] < position then
         return find(self, position)
     end

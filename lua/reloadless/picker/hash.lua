@@ -34,7 +34,7 @@ local mt = { __index = _M }
 _M.whole_weights = true
 
 local probes = 4
-local points_per_weight = 64
+local points_per_weight = 48
 -- Weights above this are scaled down, all by the same power of two.
 local full_weight = 32
 
