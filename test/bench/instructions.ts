@@ -31,7 +31,7 @@ async function send(url: string, requests: number): Promise<void> {
   const one = async () => {
     for (let i = 0; i < requests / connections; i += 1) {
       key += 1;
-      await request(`${url}?key=${key}`, agent);
+      await request(`${url}/${key}`, agent);
     }
   };
   await Promise.all(Array.from({ length: connections }, one));

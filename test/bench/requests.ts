@@ -1,6 +1,8 @@
 // `npm run bench:requests`: what a request costs behind Reloadless, beside a
 // static upstream, beside a Lua balancer that only returns a fixed peer (the
-// floor of any), and beside the usual script that decodes JSON on each request.
+// floor of any), beside that one with a log_by_lua that does nothing (`log`: the
+// floor of any that learns what became of a request), and beside the usual
+// script that decodes JSON on each request.
 //
 //   npm run bench:requests -- [--peers 10,100] [--rounds 10] [--seconds 2]
 //     [--variants static,floor,round_robin] [--instructions]
@@ -27,7 +29,7 @@ const { values: options } = parseArgs({
     peers: { type: 'string', default: '10,100,1000,10000' },
     rounds: { type: 'string', default: '10' },
     seconds: { type: 'string', default: '2' },
-    variants: { type: 'string', default: ['static', 'floor', ...pickers, 'json'].join(',') },
+    variants: { type: 'string', default: ['static', 'floor', 'log', ...pickers, 'json'].join(',') },
     instructions: { type: 'boolean', default: false },
   },
 });
@@ -69,7 +71,7 @@ http {
 }
 
 /** What runs in an nginx without Reloadless. */
-const plain = ['static', 'floor', 'json'];
+const plain = ['static', 'floor', 'log', 'json'];
 
 /** The upstream blocks, all with the same keep-alive pool. */
 function upstreams(peers: string[], isPlain: boolean): string {
@@ -82,11 +84,7 @@ function upstreams(peers: string[], isPlain: boolean): string {
   if (!isPlain) {
     return pickers.map((name) => lua(name, `require("reloadless").balance("${name}")`)).join('\n');
   }
-  return [
-    `upstream static { ${peers.map((peer) => `server ${peer};`).join(' ')} ${pool} }`,
-    lua(
-      'floor',
-      `local pick = package.loaded.floor_pick
+  const floor = `local pick = package.loaded.floor_pick
         if not pick then
             local hosts, i = {}, 0
             local set = require("ngx.balancer").set_current_peer
@@ -96,8 +94,11 @@ function upstreams(peers: string[], isPlain: boolean): string {
             pick = function() i = i % ${peers.length} + 1 set(hosts[i], ${port}) end
             package.loaded.floor_pick = pick
         end
-        pick()`,
-    ),
+        pick()`;
+  return [
+    `upstream static { ${peers.map((peer) => `server ${peer};`).join(' ')} ${pool} }`,
+    lua('floor', floor),
+    lua('log', floor),
     lua(
       'json',
       `local cjson, dict = require("cjson"), ngx.shared.scratch
@@ -120,8 +121,10 @@ function upstreams(peers: string[], isPlain: boolean): string {
 
 function configuration(peers: string[], port: number, isPlain: boolean): string {
   const names = isPlain ? plain : pickers;
+  const location = (name: string) =>
+    `location /${name} { ${name === 'log' ? 'log_by_lua_block { }' : ''} proxy_pass http://${name}; }`;
   return `
-    ${isPlain ? 'lua_shared_dict scratch 16m;' : ''}
+    ${isPlain ? 'lua_shared_dict scratch 16m; lua_malloc_trim 0;' : ''}
     proxy_http_version 1.1;
     proxy_set_header Connection "";
     keepalive_requests 1000000000;
@@ -129,7 +132,7 @@ function configuration(peers: string[], port: number, isPlain: boolean): string 
     server {
         listen 127.0.0.1:${port} backlog=4096;
         location = / { return 204; }
-        ${names.map((name) => `location = /${name} { proxy_pass http://${name}; }`).join('\n        ')}
+        ${names.map(location).join('\n        ')}
     }`;
 }
 
@@ -151,7 +154,7 @@ function cpu(pid: number): number {
 async function put(nginx: Nginx, peers: string[], name: string): Promise<void> {
   const all = Object.fromEntries(peers.map((peer) => [peer, {}]));
   await got.put(`${nginx.admin}/v1/upstreams/${name}`, {
-    json: { balance: name, hash_key: '$arg_key', peers: all },
+    json: { balance: name, hash_key: '$uri', peers: all },
   });
 }
 
@@ -213,7 +216,10 @@ interface Subject {
   name: string;
   nginx: Nginx;
   peers: string[];
-  /** What wrk runs: each request has another key to hash. */
+  /**
+   * What wrk runs: each request has another path to hash than the one before.
+   * The requests are made beforehand: wrk shares caches with nginx.
+   */
   script: string;
   stop: () => Promise<void>;
 }
@@ -304,8 +310,11 @@ async function startSubject(folder: string, count: number, name: string): Promis
   const script = join(folder, 'keys.lua');
   writeFileSync(
     script,
-    `local n = 0
-    function request() n = n + 1 return wrk.format(nil, wrk.path .. "?key=" .. n) end`,
+    `local requests, n = {}, 0
+    function init()
+        for i = 1, ${Math.max(500, 5 * count)} do requests[i] = wrk.format(nil, wrk.path .. "/" .. i) end
+    end
+    function request() n = n % #requests + 1 return requests[n] end`,
   );
   const subject = {
     name,
