@@ -70,9 +70,11 @@ end
 
 local function begin(state, peer)
     state.peer = peer
-    -- a subrequest has no log phase that would end the count
     if state.counted then
         count_begin(peer)
+    elseif peer.probe then
+        -- nobody would tell that it has answered: it is believed until it fails
+        state.upstream.fitness:answered(peer, now())
     end
     update(state.upstream.fitness.tiers, peer)
 end
@@ -94,6 +96,8 @@ local function leave_peer(state, outcome, seconds, was_open)
     if state.counted then
         count_finish(peer, outcome == "failed")
         update(judge.tiers, peer)
+    elseif outcome == "failed" then
+        counters.touch(peer)
     end
 
     if outcome == "failed" then
@@ -198,6 +202,8 @@ local function new_state(found)
         state = empty_state()
     end
     state.upstream = found
+    -- a subrequest has no log phase that would end the count, unless nginx.conf
+    -- has log_subrequest
     state.counted = not ngx.is_subrequest
     state.held = false
     state.token = false

@@ -28,6 +28,10 @@ local function touch(peer)
 end
 
 
+--- The peer may have been ejected.
+_M.touch = touch
+
+
 local function flush(premature)
     is_ending = is_ending or premature
     local busy, lines = {}, {}

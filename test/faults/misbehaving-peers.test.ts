@@ -15,7 +15,17 @@ import { Client, peerStatus, startOpenresty } from '../integration/openresty.ts'
 import { until } from '../stack/process.ts';
 
 // Each worker learns for itself.
-const open = await startOpenresty({ workers: 1 });
+const open = await startOpenresty({
+  workers: 1,
+  locations: `
+    location /sub {
+        content_by_lua_block { ngx.exit(ngx.location.capture("/").status) }
+    }
+    location /sub-logged/ { log_subrequest on; proxy_pass http://web; }
+    location /sub-logged {
+        content_by_lua_block { ngx.exit(ngx.location.capture("/sub-logged/").status) }
+    }`,
+});
 const { admin, web } = open;
 
 beforeEach(() => admin.write('PUT', '/v1/upstreams', { upstreams: {} }));
@@ -144,6 +154,40 @@ test('after fail_timeout one request tries the peer; it is back once it answers'
   assert.deepEqual(await get(20), [200]);
   assert.equal(sick.peer.requests.length - before, 10);
   await assertState(sick.peer, 'up');
+});
+
+test('subrequests bring a peer back too: it is believed until it fails', async () => {
+  const good = await startPeer();
+  const sick = await startSick();
+  await put({ fail_timeout: 1 }, good, sick.peer);
+  const sub = async () => assert.equal((await web.send('GET', '/sub')).status, 200);
+  for (let i = 0; i < 6; i += 1) await sub();
+  assert.equal(sick.peer.requests.length, 2);
+  await until('a probe', async () => {
+    await sub();
+    return sick.peer.requests.length > 2;
+  });
+  // It failed, as the one try before.
+  await assertState(sick.peer, 'ejected');
+
+  sick.isSick = false;
+  const { length } = sick.peer.requests;
+  await until('another', async () => {
+    await sub();
+    return sick.peer.requests.length > length;
+  });
+  const before = sick.peer.requests.length;
+  for (let i = 0; i < 20; i += 1) await sub();
+  assert.equal(sick.peer.requests.length - before, 10);
+});
+
+test('with log_subrequest the last try of a subrequest counts as well', async () => {
+  const good = await startPeer();
+  const dead = await deadAddress();
+  await put({ max_tries: 1, fail_timeout: 60 }, good, dead);
+  const statuses: number[] = [];
+  for (let i = 0; i < 20; i += 1) statuses.push((await web.send('GET', '/sub-logged')).status);
+  assert.equal(statuses.filter((status) => status !== 200).length, 1);
 });
 
 test('while the probe is not answered no other request goes there', async () => {
