@@ -2,11 +2,9 @@
 -- w times, evenly spaced and shifted by a random phase of its own. Pure.
 
 local floor = math.floor
+local max = math.max
 local random = math.random
 local setmetatable = setmetatable
-
--- of a step
-local grace = 1e-6
 
 local _M = {}
 local mt = { __index = _M }
@@ -18,26 +16,15 @@ function _M.new()
 end
 
 
--- The first of its places turn + (step + phase) / weight after the time now.
-local function next_place(self, entry, share)
-    local weight, phase = entry.weight * share, entry.phase
-    local turn = floor(self.time)
-    -- rounding must not give a place twice
-    local step = floor((self.time - turn) * weight - phase + grace) + 1
-    if step >= weight and weight >= 1 then
-        turn, step = turn + 1, 0
-    end
-    return turn + (step + phase) / weight
-end
-
-
---- Lets an entry take part, or gives it another weight.
+--- Lets an entry take part, or gives it another weight: what is left of its
+-- wait then passes as much faster or slower.
 -- @param entry a table; its fields weight (above 0), phase and due belong to
 --   this module
 function _M:join(entry, weight)
-    entry.weight = weight
+    local left = entry.due and max(0, entry.due - self.time) * entry.weight
     entry.phase = entry.phase or random()
-    entry.due = next_place(self, entry, 1)
+    entry.due = self.time + (left or entry.phase) / weight
+    entry.weight = weight
 end
 
 
@@ -45,10 +32,14 @@ end
 -- Places that it has missed are gone.
 -- @param share of its weight that counts, from above 0 to 1
 function _M:take(entry, share)
-    if entry.due > self.time then
-        self.time = entry.due
+    local due, weight = entry.due, entry.weight * share
+    local missed = 0
+    if due > self.time then
+        self.time = due
+    else
+        missed = floor((self.time - due) * weight)
     end
-    entry.due = next_place(self, entry, share)
+    entry.due = due + (missed + 1) / weight
 end
 
 

@@ -163,6 +163,49 @@ describe("least_conn", function()
         end
         assert.same({ 1000, 2000, 3000 }, counts)
     end)
+
+    it("gives a peer of a part of a weight its part, whatever its phase",
+       function()
+        for phase = 0, 0.99, 0.03 do
+            local picker, counts = named(least_conn.new()), { 0, 0, 0, 0, 0 }
+            for name = 1, 4 do
+                picker:set(name, 1)
+            end
+            -- as a slow start raises it
+            picker:set(5, 0.1)
+            picker.peers[5].phase = phase
+            picker:remove(5)
+            picker:set(5, 0.05)
+            for _ = 1, 810 do
+                local name = picker:pick()
+                counts[name] = counts[name] + 1
+                picker.real:update(picker.peers[name])
+            end
+            assert.is_near(10, counts[5], 1, "phase " .. phase)
+        end
+    end)
+
+    it("lets what is left of a wait pass as much faster", function()
+        local picker, at = named(least_conn.new()), nil
+        for name = 1, 4 do
+            picker:set(name, 1)
+        end
+        picker:set(5, 0.05)
+        picker.peers[5].phase = 0.5
+        picker:remove(5)
+        picker:set(5, 0.05)
+        for i = 1, 100 do
+            local name = picker:pick()
+            picker.real:update(picker.peers[name])
+            if i == 20 then
+                picker:set(5, 1)
+            elseif name == 5 then
+                at = at or i
+            end
+        end
+        -- it had 10 turns to wait, of which 5 were over
+        assert.is_true(at >= 20 and at <= 23, tostring(at))
+    end)
 end)
 
 
