@@ -36,7 +36,8 @@ function withTargets(command: Command): Command {
       '--openresty <url>',
       'admin endpoint: http://…, https://… or unix:PATH (repeatable)',
       list,
-    );
+    )
+    .option('--token-file <file>', 'token of the admin endpoint (or RELOADLESS_TOKEN_FILE)');
 }
 
 function withCommonFlags(command: Command): Command {

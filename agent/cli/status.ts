@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { loadTargets } from '../config/config.ts';
+import { type Flags, loadTargets } from '../config/config.ts';
 import { createAdminClient } from '../openresty/admin.ts';
 import { reason } from '../telemetry/log.ts';
 import { columns, type Output } from './output.ts';
@@ -39,14 +39,10 @@ type Status = z.infer<typeof statusSchema>;
  * @returns the exit code: 1 when a target did not answer
  * @throws ConfigError
  */
-export async function status(
-  flags: { config?: string; openresty?: string[] },
-  json: boolean,
-  output: Output,
-): Promise<number> {
+export async function status(flags: Flags, json: boolean, output: Output): Promise<number> {
   let failed = false;
   const answers: [string, unknown][] = [];
-  for (const target of loadTargets(flags)) {
+  for (const target of loadTargets(flags, process.env)) {
     const client = createAdminClient(target);
     try {
       const answer = await client.status(AbortSignal.timeout(10_000));

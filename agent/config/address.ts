@@ -28,3 +28,9 @@ export function parseEndpoint(text: string, where: string): Endpoint {
   const name = `${url.protocol}//${url.host}${url.pathname.replace(/\/+$/, '')}`;
   return { name, url: url.href.replace(/\/+$/, '') };
 }
+
+/** Whether it is a TCP address that only this machine itself can have. */
+export function isLoopback({ url, socketPath }: Endpoint): boolean {
+  if (socketPath !== undefined) return false;
+  return /^(127\.[\d.]+|\[::1\]|localhost)$/.test(new URL(url).hostname);
+}

@@ -1,7 +1,8 @@
+import { existsSync } from 'node:fs';
 import type { Settings } from '../table/document.ts';
 import { isUpstreamName } from '../table/fields.ts';
 import type { HealthPolicy } from '../table/serving.ts';
-import { type Endpoint, parseEndpoint } from './address.ts';
+import { type Endpoint, isLoopback, parseEndpoint } from './address.ts';
 import { type ConsulEnvironment, consulEnvironment } from './environment.ts';
 import { ConfigError } from './error.ts';
 import { readConfigFile } from './file.ts';
@@ -12,6 +13,7 @@ export interface Flags {
   config?: string;
   consul?: string;
   openresty?: string[];
+  tokenFile?: string;
   service?: string[];
   snapshot?: string;
   logLevel?: Config['log']['level'];
@@ -65,6 +67,8 @@ export interface Config {
 
 const defaultConsul = 'http://127.0.0.1:8500';
 const defaultTarget = 'http://127.0.0.1:9410';
+/** Where nginx's include has its token. */
+const defaultTokenFile = '/etc/reloadless/admin.token';
 /** Under half of Consul's default limit of 200 connections for one client address. */
 const defaultMaxConnections = 90;
 
@@ -76,20 +80,33 @@ const defaultMaxConnections = 90;
  */
 export function loadConfig(flags: Flags, env: NodeJS.ProcessEnv): Config {
   const file = flags.config === undefined ? {} : readConfigFile(flags.config);
-  return resolveConfig(flags, env, file);
+  return resolveConfig(flags, env, file, existingTokenFile());
 }
 
 /** Only the targets, for a command that needs nothing else. @throws ConfigError */
-export function loadTargets(flags: Pick<Flags, 'config' | 'openresty'>): TargetConfig[] {
+export function loadTargets(flags: Flags, env: NodeJS.ProcessEnv): TargetConfig[] {
   const file = flags.config === undefined ? {} : readConfigFile(flags.config);
-  return resolveTargets(flags.openresty, file.openresty);
+  return resolveTargets(flags, env, file.openresty, existingTokenFile());
 }
 
-/** As `loadConfig`, with the content of the file given. */
-export function resolveConfig(flags: Flags, env: NodeJS.ProcessEnv, file: FileConfig): Config {
+function existingTokenFile(): string | undefined {
+  return existsSync(defaultTokenFile) ? defaultTokenFile : undefined;
+}
+
+/**
+ * As `loadConfig`, with the content of the file given.
+ *
+ * @param localToken file of the token for targets on loopback that name none
+ */
+export function resolveConfig(
+  flags: Flags,
+  env: NodeJS.ProcessEnv,
+  file: FileConfig,
+  localToken?: string,
+): Config {
   const config: Config = {
     consul: resolveConsul(flags, consulEnvironment(env), file.consul ?? {}),
-    openresty: resolveTargets(flags.openresty, file.openresty),
+    openresty: resolveTargets(flags, env, file.openresty, localToken),
     snapshot: flags.snapshot ?? file.snapshot,
     owner: file.owner ?? 'reloadless',
     upstreams: resolveUpstreams(flags.service ?? [], file.upstreams ?? {}),
@@ -145,24 +162,34 @@ function resolveConsul(
   };
 }
 
+/**
+ * The token of a target is that of the command line, its own, that of the
+ * environment, or the local one, which goes nowhere but to this machine.
+ */
 function resolveTargets(
-  flags: string[] | undefined,
+  flags: Flags,
+  env: NodeJS.ProcessEnv,
   file: FileConfig['openresty'],
+  localToken: string | undefined,
 ): TargetConfig[] {
   const known = (file ?? []).map(({ address, token_file }, i) => ({
     endpoint: parseEndpoint(address, `openresty.${i}.address`),
     token_file,
   }));
-  if (flags === undefined) {
-    if (known.length > 0) return known;
-    return [{ endpoint: parseEndpoint(defaultTarget, 'openresty'), token_file: undefined }];
-  }
-  // A target that the file knows keeps the file's token.
-  return flags.map((address) => {
+  // A target of the command line that the file knows keeps the file's token.
+  const named = flags.openresty?.map((address) => {
     const endpoint = parseEndpoint(address, '--openresty');
     const token_file = known.find((one) => one.endpoint.name === endpoint.name)?.token_file;
     return { endpoint, token_file };
   });
+  const fallback = { endpoint: parseEndpoint(defaultTarget, 'openresty'), token_file: undefined };
+  const targets = named ?? (known.length > 0 ? known : [fallback]);
+  const inEnv = env.RELOADLESS_TOKEN_FILE === '' ? undefined : env.RELOADLESS_TOKEN_FILE;
+  return targets.map(({ endpoint, token_file }) => ({
+    endpoint,
+    token_file:
+      flags.tokenFile ?? token_file ?? inEnv ?? (isLoopback(endpoint) ? localToken : undefined),
+  }));
 }
 
 function resolveUpstreams(

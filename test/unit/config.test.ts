@@ -145,6 +145,52 @@ test('targets on the command line replace those of the file, and keep its tokens
   );
 });
 
+test("a target's token is that of the command line, its own, that of the environment", () => {
+  const file = `{ openresty: [{ address: 'http://a:1', token_file: own }, { address: 'unix:/s' }], ${web} }`;
+  const tokens = (flags: Flags, env: NodeJS.ProcessEnv) =>
+    load(file, flags, env).openresty.map(({ token_file }) => token_file);
+  const env = { RELOADLESS_TOKEN_FILE: 'env' };
+  assert.deepEqual(tokens({}, {}), ['own', undefined]);
+  assert.deepEqual(tokens({}, env), ['own', 'env']);
+  assert.deepEqual(tokens({ tokenFile: 'flag' }, env), ['flag', 'flag']);
+  assert.deepEqual(tokens({ openresty: ['http://b:1', 'http://a:1'] }, env), ['env', 'own']);
+  assert.deepEqual(tokens({}, { RELOADLESS_TOKEN_FILE: '' }), ['own', undefined]);
+});
+
+test('the token of this machine goes to loopback alone', () => {
+  const token = (address: string) =>
+    resolveConfig({ openresty: [address], service: ['web'] }, {}, {}, 'local').openresty[0]
+      ?.token_file;
+  for (const address of [
+    'http://127.0.0.1:9410',
+    '127.1:80',
+    'https://127.9.9.9/admin',
+    'http://[::1]:1',
+    'http://LOCALHOST:9410',
+  ]) {
+    assert.equal(token(address), 'local', address);
+  }
+  for (const address of [
+    'http://10.0.0.1:9410',
+    'http://128.0.0.1',
+    'http://0.0.0.0:9410',
+    'http://[::]:9410',
+    'http://[::2]:9410',
+    'http://[::1:1]:9410',
+    'http://localhost.example:9410',
+    'http://127.0.0.1.example:9410',
+    'http://127.0.0.1@example:9410',
+    'http://example/127.0.0.1',
+    'unix:/run/127.0.0.1',
+  ]) {
+    assert.equal(token(address), undefined, address);
+  }
+  assert.equal(
+    resolveConfig({ service: ['web'] }, {}, {}, 'local').openresty[0]?.token_file,
+    'local',
+  );
+});
+
 test('a service on the command line joins those of the file', () => {
   const { upstreams } = load('upstreams: { web: { service: w } }', { service: ['web', 'api'] });
   assert.deepEqual(
