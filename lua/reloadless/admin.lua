@@ -1,9 +1,9 @@
 -- The admin API over HTTP: who may ask, what was asked, and the answer. Errors
 -- are problem details (RFC 9457).
 
-local address = require("reloadless.address")
 local document = require("reloadless.document")
 local dump = require("reloadless.dump")
+local listeners = require("reloadless.listeners")
 local status_page = require("reloadless.status")
 local upstreams = require("reloadless.table")
 local writer = require("reloadless.writer")
@@ -20,6 +20,8 @@ local pairs = pairs
 local type = type
 
 local _M = {}
+
+local counters = ngx.shared.reloadless_counters
 
 local titles = {
     [400] = "Bad Request",
@@ -40,7 +42,7 @@ local titles = {
 local patch_types = { "application/merge-patch+json", "application/json" }
 local put_types = { "application/json" }
 
--- of the server: token, whether it must be there, CIDR blocks, largest body
+-- what init was given
 local settings
 
 
@@ -63,13 +65,6 @@ local function problem(err)
         detail = err.detail,
         pointer = err.pointer,
     }) .. "\n")
-end
-
-
--- A page that resolves its own name to 127.0.0.1 sends that name as the host.
-local function is_own_host(host)
-    return host == nil or host == "localhost"
-        or address.parse_ip(match(host, "^%[(.*)%]$") or host) ~= nil
 end
 
 
@@ -97,61 +92,48 @@ local function is_same(a, b)
 end
 
 
--- Without a token only this machine may ask: by a unix socket, or on loopback.
-local function tokenless_refusal()
-    local server = ngx.var.server_addr
-    if find(server, "unix:", 1, true) == 1 then
-        return nil
-    end
-
-    local bytes = address.parse_ip(server)
-    if not bytes or not address.is_local(bytes) then
-        return { status = 403, detail = "this address is not loopback:"
-                 .. " set token_file to open the admin API on it" }
-    end
-    if not is_own_host(ngx.var.host) then
-        return { status = 403, detail = "without a token the host must be"
-                 .. " localhost or an IP address" }
+-- At most once an hour: a request that is refused must not fill the log.
+local function say_how_to_open()
+    if counters:add("no_token", true, 3600) then
+        ngx.log(ngx.ERR, "reloadless: the admin API refuses everything on TCP:",
+                " put a token into a file that only nginx's master and the",
+                " agent can read, and name it in init{ token_file = ... }")
     end
 end
 
 
+-- By what the connection itself says: no header, and no PROXY protocol, makes
+-- it another.
+local function is_unix_socket()
+    return find(ngx.var.server_addr, "unix:", 1, true) == 1
+end
+
+
+-- Who reaches a unix socket is a matter of its folder. On TCP, loopback too,
+-- it may be anyone whom this nginx proxies.
 local function refusal()
     if is_cross_site() then
         return { status = 403, detail = "cross-site requests are refused" }
     end
 
-    if settings.token_error then
-        return { status = 403, detail = settings.token_error }
+    local token = settings.token
+    if not token and not settings.token_file then
+        if is_unix_socket() then
+            return nil
+        end
+        say_how_to_open()
     end
-
-    if not settings.token then
-        return tokenless_refusal()
+    if not token then
+        return { status = 403,
+                 detail = "closed for want of a token: see nginx's error log" }
     end
 
     local given = match(ngx.var.http_authorization or "",
                         "^[Bb][Ee][Aa][Rr][Ee][Rr] +(%S+)%s*$")
-    if not given or not is_same(given, settings.token) then
+    if not given or not is_same(given, token) then
         ngx.header["WWW-Authenticate"] = 'Bearer realm="reloadless"'
         return { status = 401, detail = given and "the bearer token is wrong"
                                         or "a bearer token is required" }
-    end
-end
-
-
--- What a peer may not be: the admin API itself, or outside the allowed blocks.
-local function refuse_peer()
-    local server = address.parse_ip(ngx.var.server_addr)
-    local port = tonumber(ngx.var.server_port)
-
-    return function(peer)
-        if server and peer.port == port
-           and (address.is_local(peer.bytes)
-                or concat(peer.bytes, ".") == concat(server, "."))
-        then
-            return "a peer other than the admin API itself"
-        end
-        return settings.refuse(peer)
     end
 end
 
@@ -257,7 +239,7 @@ local function write_all(request, types, replace)
     local body, err = read_body(types)
     local jobs
     if body ~= nil then
-        jobs, err = document.check_all(body, replace, refuse_peer())
+        jobs, err = document.check_all(body, replace, settings.refuse)
     end
     if not jobs then
         return problem(err)
@@ -278,7 +260,7 @@ local function write_one(request, types, replace)
     local job
     job, err = document.check({ name = request.name, value = body,
                                 replace = replace, pointer = "" },
-                              refuse_peer())
+                              settings.refuse)
     if not job then
         return problem(err)
     end
@@ -348,6 +330,7 @@ end
 
 --- Answers a request to the admin API: the content handler of its server.
 function _M.handle()
+    listeners.note(ngx.var.server_addr, ngx.var.server_port)
     local err = refusal()
     if err then
         return problem(err)
@@ -385,8 +368,9 @@ function _M.handle()
 end
 
 
---- @param options { token, token_error, refuse = function(parsed address) that
---   returns what is expected instead of it or nil, max_body = bytes }
+--- @param options { token_file, when there should be a token; token, when there
+--   is one; refuse = function(parsed address) that returns what is expected
+--   instead of it or nil; max_body = bytes }
 function _M.init(options)
     settings = options
     local file = assert(io.open("/dev/urandom", "rb"))

@@ -12,6 +12,7 @@ local address = require("reloadless.address")
 local admin = require("reloadless.admin")
 local balancer = require("reloadless.balancer")
 local counters = require("reloadless.counters")
+local listeners = require("reloadless.listeners")
 local snapshot = require("reloadless.snapshot")
 local upstreams = require("reloadless.table")
 
@@ -26,6 +27,7 @@ local _M = {
 local option_types = {
     snapshot = "string",
     token_file = "string",
+    admin_listen = "table",
     allow = "table",
     max_body = "number",
 }
@@ -67,7 +69,7 @@ local function refuse_outside(allow)
         local block, expected = address.parse_cidr(text)
         if not block then
             error("reloadless: init option allow: " .. tostring(text) .. ": "
-                  .. expected, 3)
+                  .. expected, 4)
         end
         blocks[i] = block
     end
@@ -83,16 +85,24 @@ local function refuse_outside(allow)
 end
 
 
-local function refuse_none()
-    return nil
+-- What may never be a peer, whoever says it.
+local function refuse_peers(allow)
+    local refuse_other = allow and refuse_outside(allow)
+    return function(peer)
+        if listeners.has(peer) then
+            return "a peer other than the admin API itself"
+        end
+        return refuse_other and refuse_other(peer)
+    end
 end
 
 
 --- Starts Reloadless; once, in init_by_lua.
 -- @param options all optional: snapshot, the path of the file that fills an
---   empty table; token_file, the path of the admin API's bearer token; allow,
---   CIDR blocks within which peers must lie; max_body, the bytes that a request
---   to the admin API may have (default 64 MiB)
+--   empty table; token_file, the path of the admin API's bearer token, without
+--   which TCP is closed; admin_listen, where the admin API listens; allow, CIDR
+--   blocks within which peers must lie; max_body, the bytes that a request to
+--   the admin API may have (default 64 MiB)
 -- @raise when an option is wrong or a shared dict is missing. Files that are
 --   missing or damaged raise nothing: nginx starts, and the log says so.
 function _M.init(options)
@@ -104,14 +114,15 @@ function _M.init(options)
         token, token_error = read_token(options.token_file)
         if token_error then
             ngx.log(ngx.ERR, "reloadless: the admin API refuses everything: ",
-                    token_error)
+                    token_error, ": put one there that only nginx's master",
+                    " and the agent can read, and reload nginx")
         end
     end
-    local refuse = options.allow and refuse_outside(options.allow)
-                   or refuse_none
+    listeners.init(options.admin_listen or {})
+    local refuse = refuse_peers(options.allow)
     admin.init({
+        token_file = options.token_file,
         token = token,
-        token_error = token_error,
         refuse = refuse,
         max_body = options.max_body or 64 * 1024 * 1024,
     })

@@ -11,6 +11,7 @@ import { temporaryFolder } from '../stack/folder.ts';
 import { checkout } from '../stack/install.mjs';
 import { Nginx } from '../stack/nginx.ts';
 import { stop, until } from '../stack/process.ts';
+import { tokenFile } from '../stack/token.ts';
 import { percentile } from './statistics.ts';
 
 const changes = 200;
@@ -76,7 +77,8 @@ async function main(): Promise<void> {
         }
     }`,
   });
-  const targets = ['--consul', consul.address, '--openresty', nginx.admin];
+  const openresty = ['--openresty', nginx.admin, '--token-file', tokenFile];
+  const targets = ['--consul', consul.address, ...openresty];
   const args = ['run', ...targets, '--service', 'web', '--snapshot', nginx.snapshot];
   const agent = spawn(process.execPath, [join(checkout, 'dist/main.js'), ...args], {
     stdio: ['ignore', 'ignore', 'inherit'],

@@ -153,7 +153,7 @@ function cpu(pid: number): number {
 
 async function put(nginx: Nginx, peers: string[], name: string): Promise<void> {
   const all = Object.fromEntries(peers.map((peer) => [peer, {}]));
-  await got.put(`${nginx.admin}/v1/upstreams/${name}`, {
+  await nginx.http.put(`v1/upstreams/${name}`, {
     json: { balance: name, hash_key: '$uri', peers: all },
   });
 }
@@ -167,7 +167,7 @@ async function stall(nginx: Nginx, peers: string[], name: string): Promise<numbe
   for (let i = 0; i < 60; i += 1) {
     const peer = peers[(i * 7919) % peers.length] ?? '';
     const before = cpu(pid);
-    await got.patch(`${nginx.admin}/v1/upstreams/${name}`, {
+    await nginx.http.patch(`v1/upstreams/${name}`, {
       agent,
       json: { peers: { [peer]: i % 3 === 0 ? null : { weight: (i % 3) + 1 } } },
     });

@@ -176,7 +176,7 @@ async function main(): Promise<void> {
   try {
     const peers = Object.fromEntries(addresses.map((address) => [address, {}]));
     for (const name of ours) {
-      await got.put(`${nginx.admin}/v1/upstreams/${name}`, { json: { balance: name, peers } });
+      await nginx.http.put(`v1/upstreams/${name}`, { json: { balance: name, peers } });
     }
     const variants = options.variants.split(',');
     const log = join(folder, 'nginx', 'times.log');

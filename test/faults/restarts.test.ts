@@ -171,14 +171,8 @@ test('a snapshot never replaces what a living nginx has', async (t) => {
   await agent.stop('SIGKILL');
   await stack.consul.stop('SIGKILL');
   const two = await start(t, 'two');
-  const { admin } = stack.nginx;
   const newer = { owner: 'reloadless', peers: { [two.address]: {} } };
-  const put = await fetch(`${admin}/v1/upstreams/web`, {
-    method: 'PUT',
-    headers: { 'content-type': 'application/json' },
-    body: JSON.stringify(newer),
-  });
-  assert.equal(put.status, 200);
+  await stack.nginx.http.put('v1/upstreams/web', { json: newer });
   agent.up();
   await until('the agent is up', () => agent.messages.some((m) => m.includes('connected')));
   await new Promise((resolve) => setTimeout(resolve, 1500));

@@ -19,7 +19,7 @@ before(async () => {
   writeFileSync(token, `${secret}\n`);
   stack = await startStack({
     adminListen: `unix:${socket}`,
-    init: `token_file = "${token}",`,
+    tokenFile: token,
   });
   for (const port of [1001, 1002]) {
     const id = `web-${port}`;

@@ -3,7 +3,6 @@ import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, type TestContext, test } from 'node:test';
-import got from 'got';
 import { loadSnapshot } from '../../agent/snapshot/file.ts';
 import { Agent } from '../stack/agent.ts';
 import { Backend } from '../stack/backend.ts';
@@ -212,22 +211,22 @@ test('what somebody changes by hand in our upstream is put right', async (t) => 
   await register(t, 'web', 1001);
   run(t, '--service', 'web');
   await has('web', 1001);
-  await got.patch(`${stack.nginx.admin}/v1/upstreams/web`, {
+  await stack.nginx.http.patch('v1/upstreams/web', {
     json: { peers: { '127.0.0.1:1001': null, '127.0.0.1:9': {} } },
   });
   await has('web', 1001);
-  await got.delete(`${stack.nginx.admin}/v1/upstreams/web`);
+  await stack.nginx.http.delete('v1/upstreams/web');
   await has('web', 1001);
 });
 
 test('an upstream of another owner is left alone, until it is gone', async (t) => {
   await register(t, 'taken', 1001);
-  const theirs = `${stack.nginx.admin}/v1/upstreams/taken`;
-  await got.put(theirs, { json: { owner: 'them', peers: { '127.0.0.1:9': {} } } });
+  const { http } = stack.nginx;
+  await http.put('v1/upstreams/taken', { json: { owner: 'them', peers: { '127.0.0.1:9': {} } } });
   const agent = run(t, '--service', 'taken');
   await says(agent, /taken belongs to another owner: left alone$/);
   assert.deepEqual(await peers(stack.nginx, 'taken'), ['127.0.0.1:9']);
-  await got.delete(theirs);
+  await http.delete('v1/upstreams/taken');
   await has('taken', 1001);
 });
 

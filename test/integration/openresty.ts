@@ -10,6 +10,7 @@ import { temporaryFolder } from '../stack/folder.ts';
 import { Nginx, type NginxOptions } from '../stack/nginx.ts';
 import { freePort } from '../stack/ports.ts';
 import { until } from '../stack/process.ts';
+import { authorization } from '../stack/token.ts';
 
 export type Peers = Record<string, Record<string, unknown> | null>;
 export interface Document {
@@ -22,7 +23,10 @@ export interface Answer {
   body: string;
 }
 
-/** An HTTP client on one keep-alive connection: one worker answers all it sends. */
+/**
+ * An HTTP client on one keep-alive connection: one worker answers all it sends.
+ * It knows the token of the admin API.
+ */
 export class Client {
   readonly #agent = new Agent({ keepAlive: true, maxSockets: 1 });
   readonly #to: { host: string; port: number } | { socketPath: string };
@@ -48,6 +52,7 @@ export class Client {
   ): Promise<Answer> {
     const type = method === 'PATCH' ? 'application/merge-patch+json' : 'application/json';
     const all: OutgoingHttpHeaders = {
+      authorization,
       ...(body === undefined ? {} : { 'content-type': type }),
       ...headers,
     };
@@ -74,7 +79,7 @@ export class Client {
     method: string,
     path: string,
     body?: unknown,
-    headers: Record<string, string> = {},
+    headers: Record<string, string | undefined> = {},
   ): Promise<{ version: number; changed: string[]; etag: string }> {
     const answer = await this.send(method, path, body, headers);
     assert.equal(answer.status, 200, answer.body);

@@ -3,7 +3,6 @@ import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
 import { join } from 'node:path';
 import { after, afterEach, before, test } from 'node:test';
-import got from 'got';
 import { loadSnapshot } from '../../agent/snapshot/file.ts';
 import { reloadless } from '../stack/agent.ts';
 import { Recorder } from '../stack/recorder.ts';
@@ -20,7 +19,7 @@ let registered: string[] = [];
 afterEach(async () => {
   for (const id of registered) await stack.consul.deregister(id);
   registered = [];
-  await got.put(`${stack.nginx.admin}/v1/upstreams`, { json: { upstreams: {} } });
+  await stack.nginx.http.put('v1/upstreams', { json: { upstreams: {} } });
 });
 
 async function register(name: string, ...ports: number[]): Promise<void> {
@@ -83,7 +82,7 @@ test('settings arrive, with the health, the weight and the zone of each instance
     },
   });
   assert.equal((await stack.run('sync', '-c', file)).code, 0);
-  assert.deepEqual(await got(`${nginx.admin}/v1/upstreams`).json(), {
+  assert.deepEqual(await nginx.http('v1/upstreams').json(), {
     upstreams: {
       web: {
         owner: 'reloadless',
@@ -178,8 +177,8 @@ test('what another owner has is left alone, what is ours and no longer wanted go
   await register('api', 1002);
   await stack.run('sync', '--service', 'api');
   const theirs = { peers: { '127.0.0.1:9': {} } };
-  await got.put(`${stack.nginx.admin}/v1/upstreams/web`, { json: theirs });
-  await got.put(`${stack.nginx.admin}/v1/upstreams/hand`, { json: theirs });
+  await stack.nginx.http.put('v1/upstreams/web', { json: theirs });
+  await stack.nginx.http.put('v1/upstreams/hand', { json: theirs });
   const result = await stack.run('sync', '--service', 'web');
   assert.equal(result.code, 1);
   assert.match(result.stderr, /web belongs to another owner\n$/);

@@ -9,6 +9,7 @@ import { temporaryFolder } from './folder.ts';
 import { checkout } from './install.mjs';
 import { Nginx } from './nginx.ts';
 import { stop, until } from './process.ts';
+import { tokenFile } from './token.ts';
 
 const names = ['blue', 'green', 'red'];
 /** What must be undone, last first. */
@@ -40,7 +41,7 @@ function guide(nginx: Nginx, consul: Consul, backends: Backend[], config: string
 Reloadless is up: ${names.join(', ')} take turns behind OpenResty.
 
   requests     ${nginx.url}/
-  status       ${nginx.admin}/v1/status
+  admin API    ${nginx.admin}/v1/upstreams, for who has the token of ${tokenFile}
   Consul       ${consul.address}/ui
   pids         nginx ${nginx.pid}, its workers ${nginx.workers().join(' and ')}: they stay
 
@@ -62,7 +63,10 @@ Try, in another terminal:
   # deregister blue for good
   curl -X PUT ${agent}/service/deregister/blue
 
-  # what OpenResty has, and what a sync would change
+  # the table as OpenResty has it
+  curl -H "Authorization: Bearer $(cat ${tokenFile})" ${nginx.admin}/v1/upstreams
+
+  # what is live, and what a sync would change
   node dist/main.js status --config ${config}
   node dist/main.js sync --dry-run --config ${config}
 
@@ -116,7 +120,7 @@ async function main(): Promise<void> {
   writeFileSync(
     config,
     `consul: { address: "${consul.address}" }
-openresty: [{ address: "${nginx.admin}" }]
+openresty: [{ address: "${nginx.admin}", token_file: ${tokenFile} }]
 snapshot: ${nginx.snapshot}
 upstreams: { web: {} }
 `,

@@ -4,6 +4,7 @@ import got from 'got';
 import { checkout, findNginx } from './install.mjs';
 import { freePort } from './ports.ts';
 import { isRunning, start, stop, tail, until } from './process.ts';
+import { authorization, tokenFile } from './token.ts';
 
 export interface NginxOptions {
   /** What goes into the `http` block after the Reloadless lines: upstreams and servers. */
@@ -11,8 +12,10 @@ export interface NginxOptions {
   workers?: number;
   /** Sizes as nginx writes them. */
   dict?: string;
-  /** Lua text of more options of init, such as `token_file = "…",`. */
+  /** Lua text of more options of init, such as `allow = { "10.0.0.0/8" },`. */
   init?: string;
+  /** Of the admin endpoint; default that of `token.ts`, null for none. */
+  tokenFile?: string | null;
   /** Lines for the main context. */
   main?: string;
   /** Without Reloadless: what it is measured against, or a backend. */
@@ -35,6 +38,8 @@ export class Nginx {
   /** Of the user's server. */
   readonly url: string;
   readonly snapshot: string;
+  /** Asks the admin endpoint, with its token. */
+  readonly http;
 
   private constructor(
     folder: string,
@@ -49,6 +54,12 @@ export class Nginx {
     this.adminPort = adminPort;
     this.url = url;
     this.snapshot = join(folder, 'upstreams.snapshot');
+    this.http = got.extend({
+      prefixUrl: this.admin,
+      headers: { authorization },
+      retry: { limit: 0 },
+      timeout: { request: 30_000 },
+    });
   }
 
   /** Writes the configuration, starts nginx and waits until it answers. */
@@ -96,7 +107,12 @@ ${options.http({ port: this.port, adminPort: this.adminPort })}
 
   /** The include that ships, with this machine's paths and ports in it. */
   #include(options: NginxOptions): string {
+    const token = options.tokenFile === undefined ? tokenFile : options.tokenFile;
     const changes: [string, string][] = [
+      [
+        'token_file = "/etc/reloadless/admin.token",',
+        token === null ? '' : `token_file = "${token}",`,
+      ],
       ['/usr/share/reloadless/', checkout],
       ['/var/lib/reloadless/upstreams.snapshot', this.snapshot],
       ['127.0.0.1:9410', options.adminListen ?? `127.0.0.1:${this.adminPort}`],

@@ -104,10 +104,7 @@ export interface LivePeer {
 
 /** What `/v1/status` says. */
 export async function live(nginx: Nginx): Promise<Live> {
-  return got(`${nginx.admin}/v1/status`, {
-    retry: { limit: 0 },
-    timeout: { request: 5000 },
-  }).json();
+  return nginx.http('v1/status').json();
 }
 
 /** The addresses of an upstream's peers, in order; undefined when there is no such upstream. */
