@@ -1,6 +1,7 @@
 import { copyFileSync } from 'node:fs';
 import type { Config } from './config/config.ts';
 import { createWatches } from './consul/watches.ts';
+import { identify } from './openresty/lease.ts';
 import { createTargets } from './openresty/targets.ts';
 import { loadSnapshot } from './snapshot/file.ts';
 import { createSnapshotWriter, type SnapshotWriter } from './snapshot/writer.ts';
@@ -33,6 +34,7 @@ const defaultSnapshot = '/var/lib/reloadless/upstreams.snapshot';
  */
 export function startAgent(first: Config, log: Log): Agent {
   let config = first;
+  let who = identify(first);
   const tracking = newTracking();
   let snapshot: SnapshotWriter | undefined;
 
@@ -40,7 +42,8 @@ export function startAgent(first: Config, log: Log): Agent {
 
   function changed(): void {
     targets.changed();
-    snapshot?.changed();
+    // The snapshot is of what nginx has, and that is the other agent's then.
+    if (!targets.areOfOthers()) snapshot?.changed();
   }
 
   /** Peers that we do not know from Consul: what the target serves is newer than our snapshot. */
@@ -63,7 +66,13 @@ export function startAgent(first: Config, log: Log): Agent {
   }
 
   const watches = createWatches({ tracking, config: () => config, changed, log });
-  const targets = createTargets((current) => desired(current, wanted(), config.owner), learnt, log);
+  const targets = createTargets({
+    desired: (current) => desired(current, wanted(), config.owner),
+    learnt,
+    who: () => who,
+    gained: changed,
+    log,
+  });
 
   function reload(next: Config): void {
     const applyWatches = watches.prepare(next.consul);
@@ -71,6 +80,7 @@ export function startAgent(first: Config, log: Log): Agent {
     const path = next.snapshot ?? defaultSnapshot;
     const isOtherSnapshot = snapshot === undefined || path !== (config.snapshot ?? defaultSnapshot);
     config = next;
+    who = identify(next);
     log.level = next.log.level;
     track(tracking, next.upstreams.keys());
     if (isOtherSnapshot) {
@@ -111,8 +121,7 @@ export function startAgent(first: Config, log: Log): Agent {
     reload,
     async stop() {
       watches.stop();
-      targets.stop();
-      await snapshot?.stop();
+      await Promise.all([targets.stop(), snapshot?.stop()]);
     },
   };
 }

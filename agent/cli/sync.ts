@@ -2,6 +2,7 @@ import type { Config } from '../config/config.ts';
 import { createConsulClient } from '../consul/client.ts';
 import { fetchUpstream } from '../consul/fetch.ts';
 import { type AdminClient, createAdminClient } from '../openresty/admin.ts';
+import { describeHolder, identify } from '../openresty/lease.ts';
 import { difference, push } from '../openresty/push.ts';
 import { saveSnapshot } from '../snapshot/file.ts';
 import { desired, ownDocument, wantedOf } from '../table/desired.ts';
@@ -137,6 +138,11 @@ async function syncTarget(
   } else if (patch === undefined) {
     output.out(`${client.name}: nothing to change`);
   } else {
+    const holder = await client.holder(config.owner, signal);
+    if (holder !== undefined && holder.id !== identify(config).identity.id) {
+      faults.push(`${client.name}: ${describeHolder(config.owner, holder)}; nothing was changed`);
+      return { faults, differs: true };
+    }
     const { refused } = await push(client, mirror, patch, signal);
     const names = Object.keys(patch.upstreams).filter((name) => !refused.has(name));
     if (names.length > 0) output.out(`${client.name}: changed ${names.join(', ')}`);

@@ -1,11 +1,13 @@
 import { Agent as HttpAgent } from 'node:http';
 import { Agent as HttpsAgent } from 'node:https';
 import got, { type Got } from 'got';
+import { z } from 'zod';
 import type { TargetConfig } from '../config/config.ts';
 import type { Document } from '../table/document.ts';
 import type { DocumentPatch } from '../table/parts.ts';
 import { reason } from '../telemetry/log.ts';
 import { readToken } from '../token.ts';
+import type { Identity } from './lease.ts';
 
 /** The document of a target and the ETag that it had. */
 export interface Mirror {
@@ -25,6 +27,12 @@ export interface AdminClient {
   /** @returns the new ETag */
   patch(patch: DocumentPatch, etag: string, signal: AbortSignal): Promise<string>;
   status(signal: AbortSignal): Promise<unknown>;
+  /** @returns the agent of another configuration that has the lease of the owner, if there is one */
+  takeLease(owner: string, identity: Identity, signal: AbortSignal): Promise<Identity | undefined>;
+  /** Gives the lease back if it is that of this id. */
+  dropLease(owner: string, id: string, signal: AbortSignal): Promise<void>;
+  /** @returns the agent that has the lease of the owner, if there is one */
+  holder(owner: string, signal: AbortSignal): Promise<Identity | undefined>;
   /** Uses the token that the file has now. @throws Error when it cannot be read */
   readToken(): void;
   close(): void;
@@ -83,7 +91,7 @@ export function createAdminClient({ endpoint, token_file }: TargetConfig): Admin
   }
 
   async function call(
-    method: 'GET' | 'PATCH',
+    method: 'GET' | 'PATCH' | 'PUT' | 'DELETE',
     path: string,
     signal: AbortSignal,
     headers: Record<string, string> = {},
@@ -125,6 +133,22 @@ export function createAdminClient({ endpoint, token_file }: TargetConfig): Admin
     async status(signal) {
       return expectJson(await call('GET', '/v1/status', signal), who);
     },
+    async takeLease(owner, identity, signal) {
+      const headers = { 'content-type': 'application/json' };
+      const body = JSON.stringify(identity);
+      const answer = await call('PUT', leasePath(owner), signal, headers, body);
+      if (answer.status === 204) return undefined;
+      if (answer.status !== 409) throw failure(answer, who);
+      return parseIdentity((parse(answer.body) as { holder?: unknown } | undefined)?.holder, who);
+    },
+    async dropLease(owner, id, signal) {
+      await call('DELETE', `${leasePath(owner)}?id=${encodeURIComponent(id)}`, signal);
+    },
+    async holder(owner, signal) {
+      const answer = await call('GET', leasePath(owner), signal);
+      if (answer.status === 404) return undefined;
+      return parseIdentity(expectJson(answer, who), who);
+    },
     readToken: refreshToken,
     close() {
       agents.http.destroy();
@@ -133,17 +157,36 @@ export function createAdminClient({ endpoint, token_file }: TargetConfig): Admin
   };
 }
 
-function expectJson({ status, body }: Answer, who: string): unknown {
-  if (status === 200) {
-    const value = parse(body);
-    if (value === undefined) throw new AdminError(`${who}: the answer is not JSON`, status);
-    return value;
-  }
+function leasePath(owner: string): string {
+  return `/v1/agents/${encodeURIComponent(owner)}`;
+}
+
+const identitySchema = z.object({
+  id: z.string(),
+  host: z.string(),
+  pid: z.number(),
+  since: z.string(),
+});
+
+function parseIdentity(value: unknown, who: string): Identity {
+  const parsed = identitySchema.safeParse(value);
+  if (!parsed.success) throw new AdminError(`${who}: the answer names no agent`);
+  return parsed.data;
+}
+
+function expectJson(answer: Answer, who: string): unknown {
+  if (answer.status !== 200) throw failure(answer, who);
+  const value = parse(answer.body);
+  if (value === undefined) throw new AdminError(`${who}: the answer is not JSON`, answer.status);
+  return value;
+}
+
+function failure({ status, body }: Answer, who: string): AdminError {
   // RFC 9457; anything else in front of the endpoint may answer without it.
   const problem = parse(body) as Record<string, unknown> | null | undefined;
   const { title, detail, pointer } = problem ?? {};
   const why = [title, detail, pointer].filter((text) => typeof text === 'string').join(': ');
-  throw new AdminError(
+  return new AdminError(
     `${who}: ${status}${why === '' ? '' : ` ${why}`}`,
     status,
     typeof pointer === 'string' ? pointer : undefined,

@@ -4,16 +4,19 @@ import type { Document } from '../table/document.ts';
 import type { DocumentPatch } from '../table/parts.ts';
 import { type Log, reason } from '../telemetry/log.ts';
 import { type AdminClient, AdminError, type Mirror } from './admin.ts';
+import { createLease, type Owner } from './lease.ts';
 import { difference, push } from './push.ts';
 import { createRefusals } from './refusals.ts';
 import { createWaker } from './waker.ts';
 
 export interface Pusher {
+  /** An agent of another configuration has the target. */
+  readonly isWaiting: boolean;
   /** The desired state is another now. */
   changed(): void;
   /** @throws Error when the token file cannot be read */
   readToken(): void;
-  stop(): void;
+  stop(): Promise<void>;
 }
 
 export interface PusherOptions {
@@ -22,6 +25,10 @@ export interface PusherOptions {
   desired: (current: Document) => Desired;
   /** Hears of each document that was read from the target, before `desired` is asked. */
   learnt: (document: Document) => void;
+  /** Who we are, now. */
+  who: () => Owner;
+  /** Called when the lease is ours again after another agent had it. */
+  gained: () => void;
   log: Log;
 }
 
@@ -41,6 +48,8 @@ export function startPusher(options: PusherOptions): Pusher {
   const { signal } = abort;
   const waker = createWaker(signal);
   const refusals = createRefusals(client.name, log);
+  const lease = createLease(client, options.who, log);
+  let isWaiting = false;
   let mirror: Mirror | undefined;
   let instance: string | undefined;
   let foreign = new Set<string>();
@@ -88,6 +97,13 @@ export function startPusher(options: PusherOptions): Pusher {
     log.info({ target: client.name, ms: took }, `${client.name}: ${what} pushed in ${took} ms`);
   }
 
+  async function isOurs(): Promise<boolean> {
+    const wasWaiting = isWaiting;
+    isWaiting = !(await lease.hold(signal));
+    if (wasWaiting && !isWaiting) options.gained();
+    return !isWaiting;
+  }
+
   /** @returns how long to wait before the next try, in ms */
   function failed(error: unknown, failures: number): number {
     mirror = undefined;
@@ -106,7 +122,7 @@ export function startPusher(options: PusherOptions): Pusher {
     while (!signal.aborted) {
       try {
         if (mirror === undefined || !woken) await read();
-        if (mirror !== undefined) await pushDifference(mirror);
+        if (mirror !== undefined && (await isOurs())) await pushDifference(mirror);
         if (reported) log.info(`${client.name}: answers again`);
         reported = false;
         failures = 0;
@@ -121,10 +137,14 @@ export function startPusher(options: PusherOptions): Pusher {
 
   run();
   return {
+    get isWaiting() {
+      return isWaiting;
+    },
     changed: waker.wake,
     readToken: client.readToken,
-    stop() {
+    async stop() {
       abort.abort();
+      await lease.release();
       client.close();
     },
   };

@@ -1,9 +1,6 @@
 import type { TargetConfig } from '../config/config.ts';
-import type { Desired } from '../table/desired.ts';
-import type { Document } from '../table/document.ts';
-import type { Log } from '../telemetry/log.ts';
 import { createAdminClient } from './admin.ts';
-import { type Pusher, startPusher } from './pusher.ts';
+import { type Pusher, type PusherOptions, startPusher } from './pusher.ts';
 
 export interface Targets {
   /**
@@ -15,15 +12,14 @@ export interface Targets {
   prepare(configs: TargetConfig[]): () => void;
   /** The desired state is another now. */
   changed(): void;
-  stop(): void;
+  /** Agents of another configuration have all of them. */
+  areOfOthers(): boolean;
+  /** Leaves the targets as they are, and gives our leases back. */
+  stop(): Promise<void>;
 }
 
-/** A pusher for each target. The arguments are those of `startPusher`. */
-export function createTargets(
-  desired: (current: Document) => Desired,
-  learnt: (document: Document) => void,
-  log: Log,
-): Targets {
+/** A pusher for each target. The options are those of `startPusher`. */
+export function createTargets(options: Omit<PusherOptions, 'client'>): Targets {
   let pushers = new Map<string, Pusher>();
 
   return {
@@ -40,7 +36,7 @@ export function createTargets(
         const next = new Map<string, Pusher>();
         for (const [key, client] of clients) {
           const pusher =
-            client === undefined ? pushers.get(key) : startPusher({ client, desired, learnt, log });
+            client === undefined ? pushers.get(key) : startPusher({ ...options, client });
           if (pusher !== undefined) next.set(key, pusher);
         }
         for (const [key, pusher] of pushers) if (!next.has(key)) pusher.stop();
@@ -50,8 +46,9 @@ export function createTargets(
     changed() {
       for (const pusher of pushers.values()) pusher.changed();
     },
-    stop() {
-      for (const pusher of pushers.values()) pusher.stop();
+    areOfOthers: () => [...pushers.values()].every(({ isWaiting }) => isWaiting),
+    async stop() {
+      await Promise.all([...pushers.values()].map((pusher) => pusher.stop()));
     },
   };
 }

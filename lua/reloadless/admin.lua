@@ -3,6 +3,7 @@
 
 local document = require("reloadless.document")
 local dump = require("reloadless.dump")
+local lease = require("reloadless.lease")
 local listeners = require("reloadless.listeners")
 local status_page = require("reloadless.status")
 local upstreams = require("reloadless.table")
@@ -10,6 +11,7 @@ local writer = require("reloadless.writer")
 
 local concat = table.concat
 local find = string.find
+local format = string.format
 local gmatch = string.gmatch
 local ipairs = ipairs
 local lower = string.lower
@@ -29,6 +31,7 @@ local titles = {
     [403] = "Forbidden",
     [404] = "Not Found",
     [405] = "Method Not Allowed",
+    [409] = "Conflict",
     [411] = "Length Required",
     [412] = "Precondition Failed",
     [413] = "Content Too Large",
@@ -64,6 +67,7 @@ local function problem(err)
         status = err.status,
         detail = err.detail,
         pointer = err.pointer,
+        holder = err.holder,
     }) .. "\n")
 end
 
@@ -300,7 +304,58 @@ local status = {
 }
 
 
+local function show_agent(request)
+    local agent = lease.holder(request.name)
+    if not agent then
+        return problem({ status = 404, detail = "no agent of this owner is"
+                                                .. " alive" })
+    end
+    answer(200, "application/json", document.encode(agent) .. "\n")
+end
+
+
+local function take_lease(request)
+    local body, err = read_body(put_types)
+    if body ~= nil then
+        err = document.check_agent(request.name, body)
+    end
+    if err then
+        return problem(err)
+    end
+
+    local taken, holder = lease.take(request.name, body)
+    if holder then
+        return problem({
+            status = 409, holder = holder,
+            detail = format("an agent of another configuration has this"
+                            .. " owner: pid %d on %s, since %s",
+                            holder.pid, holder.host, holder.since),
+        })
+    elseif not taken then
+        return problem({ status = 507, detail = "the shared dict is full" })
+    end
+    ngx.status = 204
+end
+
+
+local agent = {
+    GET = show_agent,
+    PUT = take_lease,
+    DELETE = function(request)
+        lease.drop(request.name, ngx.var.arg_id)
+        ngx.status = 204
+    end,
+}
+
+
+-- @return the methods of a resource and, in its path, what its name is
 local function route(path)
+    -- an owner may be any text: in path nginx has decoded its slashes and dots
+    local owner = match(ngx.var.request_uri, "^/v1/agents/([^/?]+)")
+    if owner then
+        return agent, ngx.unescape_uri(owner)
+    end
+
     if path == "/v1/upstreams" then
         return all
     elseif path == "/v1/status" then
@@ -347,7 +402,9 @@ function _M.handle()
     if not handler then
         return method_refused(methods)
     end
-    if name and method ~= "PUT" and not upstreams.upstream_version(name) then
+    if methods == one and method ~= "PUT"
+       and not upstreams.upstream_version(name)
+    then
         return problem({ status = 404,
                          detail = "there is no upstream " .. name })
     end

@@ -132,8 +132,16 @@ local function index(fields)
     return by_name
 end
 
+local agent_fields = {
+    { "id", text(64) },
+    { "host", text(255) },
+    { "pid", integer(1, 2 ^ 31 - 1) },
+    { "since", text(64) },
+}
+
 local peer_checks = index(peer_fields)
 local upstream_checks = index(upstream_fields)
+local agent_checks = index(agent_fields)
 
 
 --- RFC 6901: one step of a JSON pointer.
@@ -299,6 +307,27 @@ function _M.check_all(body, replace, refuse)
         end
     end
     return jobs
+end
+
+
+--- Checks what an agent says of itself.
+-- @param owner whose upstreams it manages
+-- @return nil, or an error { status, pointer, detail }
+function _M.check_agent(owner, body)
+    local expected = text(128)(owner)
+    if expected then
+        return invalid("", "the owner", owner, expected)
+    end
+    local err = check_object(body, agent_checks, false, "", "an agent")
+    if err then
+        return err
+    end
+    for _, field in ipairs(agent_fields) do
+        if body[field[1]] == nil then
+            return { status = 422, pointer = "/" .. field[1],
+                     detail = field[1] .. " is missing" }
+        end
+    end
 end
 
 

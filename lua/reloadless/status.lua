@@ -2,6 +2,7 @@
 
 local counters = require("reloadless.counters")
 local document = require("reloadless.document")
+local lease = require("reloadless.lease")
 local upstreams = require("reloadless.table")
 
 local concat = table.concat
@@ -51,11 +52,12 @@ local function upstream_json(name, read, count)
 end
 
 
---- @return the status as JSON: the table's facts and, for each upstream and
--- peer, its settings, state and counters
+--- @return the status as JSON: the table's facts, the agents and, for each
+-- upstream and peer, its settings, state and counters
 function _M.json()
     local facts = upstreams.status()
     facts.updated_at = os.date("!%Y-%m-%dT%H:%M:%SZ", facts.updated_at)
+    facts.agents = lease.all()
     local count = counters.reader()
 
     local members = {}

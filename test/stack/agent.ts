@@ -49,6 +49,10 @@ export class Agent {
     return lines.map((line) => (JSON.parse(line) as { msg: string }).msg);
   }
 
+  get pid(): number | undefined {
+    return this.#child.pid;
+  }
+
   get exitCode(): number | null {
     return this.#child.exitCode;
   }

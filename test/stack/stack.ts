@@ -17,8 +17,8 @@ export interface Stack {
   agent(...args: string[]): Agent;
   /** Runs one command of the agent with the flags. */
   run(command: string, ...args: string[]): Promise<Ended>;
-  /** Writes a configuration file. @returns its path */
-  configure(config: object): string;
+  /** Writes a configuration file, a new one unless it is given. @returns its path */
+  configure(config: object, path?: string): string;
   stop(): Promise<void>;
 }
 
@@ -69,9 +69,8 @@ export async function startStack(
       return agent;
     },
     run: (command, ...args) => reloadless([command, ...flags, ...args]),
-    configure(content) {
+    configure(content, path = join(folder, `reloadless-${files}.yml`)) {
       files += 1;
-      const path = join(folder, `reloadless-${files}.yml`);
       writeFileSync(path, JSON.stringify(content));
       return path;
     },
@@ -92,6 +91,7 @@ export interface Live {
   instance: string;
   version: number;
   source: string;
+  agents: Record<string, { pid: number; waiting?: { pid: number } }>;
   upstreams: Record<string, { version: number; owner?: string; peers: Record<string, LivePeer> }>;
 }
 

@@ -1,0 +1,114 @@
+import { createHash } from 'node:crypto';
+import { hostname } from 'node:os';
+import type { Config } from '../config/config.ts';
+import type { Log } from '../telemetry/log.ts';
+import { type AdminClient, AdminError } from './admin.ts';
+
+/** Who an agent is, as `PUT /v1/agents/{owner}` takes it. */
+export interface Identity {
+  /** The same for all agents of the same configuration. */
+  id: string;
+  host: string;
+  pid: number;
+  /** ISO 8601. */
+  since: string;
+}
+
+export interface Owner {
+  owner: string;
+  identity: Identity;
+}
+
+export interface Lease {
+  /**
+   * Takes the lease, or renews it in time.
+   *
+   * @returns whether the target's upstreams are ours to change; else an agent of
+   *   another configuration has them, which the log has said
+   * @throws AdminError when it cannot be told
+   */
+  hold(signal: AbortSignal): Promise<boolean>;
+  /** Gives it back; what goes wrong is of no matter, since it ends by itself. */
+  release(): Promise<void>;
+}
+
+/** Between two renewals, in ms: a lease ends 10 s after the last. */
+const renewInterval = 3_000;
+
+/** Between two looks whether another agent still has it, in ms. */
+const waitingInterval = 1_000;
+
+/** For giving it back, in ms: an agent that is told to end does so within a second. */
+const releaseTimeout = 300;
+
+const since = new Date().toISOString();
+
+/**
+ * Two configurations that want the same of the same Consul are one: their agents
+ * may run side by side.
+ */
+export function identify({ consul, owner, upstreams }: Config): Owner {
+  const { endpoint, datacenter, namespace } = consul;
+  const wanted = [endpoint.name, datacenter, namespace, owner, [...upstreams].toSorted()];
+  const id = createHash('sha256').update(JSON.stringify(wanted)).digest('hex').slice(0, 32);
+  return { owner, identity: { id, host: hostname(), pid: process.pid, since } };
+}
+
+/** One target's lease of our owner. @param who may change from call to call */
+export function createLease(client: AdminClient, who: () => Owner, log: Log): Lease {
+  let held: Owner | undefined;
+  let asked: Owner | undefined;
+  let askAgainAt = 0;
+  /** What the log has said of the holder. */
+  let reported: string | undefined;
+
+  function report(owner: string, holder: Identity | undefined): void {
+    const text = holder === undefined ? undefined : describeHolder(owner, holder);
+    if (text === reported) return;
+    reported = text;
+    if (text === undefined) log.info(`${client.name}: the other agent has gone: going on`);
+    else log.error({ holder }, `${client.name}: ${text}; waiting, nothing is pushed`);
+  }
+
+  async function release(): Promise<void> {
+    if (held === undefined) return;
+    const { owner, identity } = held;
+    held = undefined;
+    await client.dropLease(owner, identity.id, AbortSignal.timeout(releaseTimeout)).catch(() => {});
+  }
+
+  return {
+    async hold(signal) {
+      const wanted = who();
+      if (wanted === asked && performance.now() < askAgainAt) return held !== undefined;
+      if (held?.owner !== wanted.owner || held.identity.id !== wanted.identity.id) await release();
+      const holder = await take(client, wanted, signal);
+      report(wanted.owner, holder);
+      asked = wanted;
+      held = holder === undefined ? wanted : undefined;
+      askAgainAt = performance.now() + (held === undefined ? waitingInterval : renewInterval);
+      return held !== undefined;
+    },
+    release,
+  };
+}
+
+/** @returns the agent that has the lease when it is not us */
+async function take(
+  client: AdminClient,
+  { owner, identity }: Owner,
+  signal: AbortSignal,
+): Promise<Identity | undefined> {
+  try {
+    return await client.takeLease(owner, identity, signal);
+  } catch (error) {
+    // An older Reloadless in nginx knows no leases, a full dict has no room for one.
+    if (error instanceof AdminError && [404, 507].includes(error.status ?? 0)) return undefined;
+    throw error;
+  }
+}
+
+/** What to say of an agent that keeps us from changing anything. */
+export function describeHolder(owner: string, { pid, host, since }: Identity): string {
+  return `another agent with owner ${owner} and another configuration is alive (pid ${pid} on ${host}, since ${since}); give each its own owner, or stop one`;
+}

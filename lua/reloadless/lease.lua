@@ -1,0 +1,94 @@
+-- Which agent manages the upstreams of an owner now. An agent takes a lease of
+-- its owner and renews it; one of another configuration is refused meanwhile,
+-- so that the two do not undo each other's changes. Leases move no version.
+--
+--   a:<owner>   the holder as JSON, with the time when its lease ends
+--   w:<owner>   the same of the last agent that was refused
+
+local cjson = require("cjson.safe")
+
+local find = string.find
+local ipairs = ipairs
+local pairs = pairs
+local sub = string.sub
+
+local _M = {}
+
+-- An agent renews its lease every 3 s.
+local lease_seconds = 10
+
+local dict = ngx.shared.reloadless
+
+
+-- @return the agent under a key, unless its time is over
+local function living(key)
+    local text = dict:get(key)
+    local agent = text and cjson.decode(text)
+    -- a wall clock that went back must not make it longer
+    local left = agent and agent.ends - ngx.now()
+    if not left or left <= 0 or left > lease_seconds then
+        return nil
+    end
+    agent.ends = nil
+    return agent
+end
+
+
+local function keep(key, agent)
+    local kept = { ends = ngx.now() + lease_seconds }
+    for name, value in pairs(agent) do
+        kept[name] = value
+    end
+    return dict:safe_set(key, cjson.encode(kept), lease_seconds)
+end
+
+
+--- Takes the lease of an owner, or renews it.
+-- @param agent { id, host, pid, since }: who has the same id has the same
+--   configuration, and so the same lease
+-- @return true; nil when there is no room for it
+-- @return nil and the agent that has it
+function _M.take(owner, agent)
+    local holder = living("a:" .. owner)
+    if holder and holder.id ~= agent.id then
+        keep("w:" .. owner, agent)
+        return nil, holder
+    end
+    return keep("a:" .. owner, agent)
+end
+
+
+--- @return the agent that has the lease of an owner, or nil
+function _M.holder(owner)
+    return living("a:" .. owner)
+end
+
+
+--- Gives the lease of an owner back.
+-- @param id of the agent that gives it back; nil for whoever has it
+function _M.drop(owner, id)
+    local holder = living("a:" .. owner)
+    if holder and (not id or holder.id == id) then
+        dict:delete("a:" .. owner)
+    end
+end
+
+
+--- @return the agents that have leases, by owner; `waiting` of each is the
+-- last one that was refused, if it still asks
+function _M.all()
+    local agents = {}
+    for _, key in ipairs(dict:get_keys(0)) do
+        if find(key, "a:", 1, true) == 1 then
+            local owner = sub(key, 3)
+            agents[owner] = living(key)
+            if agents[owner] then
+                agents[owner].waiting = living("w:" .. owner)
+            end
+        end
+    end
+    return agents
+end
+
+
+return _M
