@@ -8,9 +8,9 @@
 local bit = require("bit")
 local ffi = require("ffi")
 
-local band = bit.band
 local bxor = bit.bxor
 local ceil = math.ceil
+local error = error
 local floor = math.floor
 local log = math.log
 local max = math.max
@@ -101,7 +101,7 @@ function _M:remove(peer)
 end
 
 
--- Sorts by position, 11 bits at a time.
+-- Sorts 11 bits at a time, from those of the owner's number on.
 local function radix_sort(list)
     local size = #list
     local from, to = doubles(size), doubles(size)
@@ -109,17 +109,18 @@ local function radix_sort(list)
         from[i - 1] = list[i]
     end
 
-    for low = 0, 22, 11 do
+    for low = 0, 52, 11 do
+        local unit = 2 ^ -low
         local starts = integers(2049)
         for i = 0, size - 1 do
-            local digit = band(rshift(floor(from[i] / shift), low), 2047)
+            local digit = floor(from[i] * unit) % 2048
             starts[digit + 1] = starts[digit + 1] + 1
         end
         for digit = 1, 2048 do
             starts[digit] = starts[digit] + starts[digit - 1]
         end
         for i = 0, size - 1 do
-            local digit = band(rshift(floor(from[i] / shift), low), 2047)
+            local digit = floor(from[i] * unit) % 2048
             to[starts[digit]] = from[i]
             starts[digit] = starts[digit] + 1
         end
@@ -164,7 +165,17 @@ local function room(self, length)
 end
 
 
+-- What would write beyond an array is an error, not a crash.
+local function check(holds)
+    if not holds then
+        error("a ring has lost count of its points")
+    end
+end
+
+
 local function copy_points(to, at, from, first, count)
+    check(count >= 0 and at + count <= to.length + spare
+          and first + count <= from.length + spare)
     ffi.copy(to.positions + at, from.positions + first, count * 4)
     ffi.copy(to.numbers + at, from.numbers + first, count * 4)
 end
@@ -187,12 +198,14 @@ local function merge(self, gone, new)
     while gone[g] or new[n] do
         local removes = not new[n] or (gone[g] and gone[g] < new[n])
         if from < size then
-            copy(search(self, removes and gone[g] or new[n]))
+            -- not back to a point that is gone when a peer has two of the same
+            copy(max(from, search(self, removes and gone[g] or new[n])))
         end
         if removes then
             from = from + 1
             g = g + 1
         else
+            check(to < length)
             arrays.positions[to] = floor(new[n] / shift) + start
             arrays.numbers[to] = new[n] % shift
             to = to + 1

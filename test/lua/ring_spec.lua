@@ -1,5 +1,6 @@
 -- Proves the ring against a plain list of its points.
 
+local check = require("test.lua.check")
 local rings = require("reloadless.ring")
 
 local circle = rings.circle
@@ -13,6 +14,12 @@ local function points(peer, weight, add)
     for i = 1, floor(weight * 3) do
         add(peer.places[i])
     end
+end
+
+
+-- A unit that does not change.
+local function one()
+    return 1
 end
 
 
@@ -65,9 +72,7 @@ end
 
 describe("a ring", function()
     it("has its points in order, and finds them, after any changes", function()
-        local ring = rings.new(points, function()
-            return 1
-        end)
+        local ring = rings.new(points, one)
         local peers, weights = {}, {}
         for i = 1, 300 do
             peers[i] = new_peer()
@@ -88,6 +93,48 @@ describe("a ring", function()
             ring:settle()
             if next(weights) then
                 assert_same(ring, list_of(weights))
+            end
+        end
+    end)
+end)
+
+describe("a ring whose points share positions", function()
+    -- The seed is told with what fails, and is taken from SEED.
+    local seed = tonumber(os.getenv("SEED")) or 20
+
+    local function colliding_points(peer, weight, add)
+        for i = 1, weight do
+            add(floor(peer.seed * i % peer.range * circle / peer.range)
+                + rings.start)
+        end
+    end
+
+    it("keeps the points of each peer when many change at once", function()
+        math.randomseed(seed)
+        for round = 1, 8 do
+            -- from no list of 1,000 points to one of 100,000
+            local count = floor(10 ^ (1.5 + random() * 2))
+            local range = floor(10 ^ (2 + random() * 4))
+            local ring, weights, peers = rings.new(colliding_points, one), {},
+                                         {}
+            for i = 1, count do
+                peers[i] = { seed = random(1000), range = range }
+            end
+            for change = 1, 6 do
+                local most = random(3) == 1 and random(60) or 30
+                for _, peer in ipairs(peers) do
+                    if random(4) == 1 then
+                        ring:remove(peer)
+                        weights[peer] = nil
+                    elseif random(4) > 1 then
+                        weights[peer] = random(most)
+                        ring:set(peer, weights[peer])
+                    end
+                end
+                ring:settle()
+                local ok, err = pcall(check.ring, ring, weights)
+                assert(ok, string.format("seed %d, round %d, change %d: %s",
+                                         seed, round, change, err))
             end
         end
     end)
