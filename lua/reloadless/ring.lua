@@ -8,6 +8,7 @@
 local bit = require("bit")
 local ffi = require("ffi")
 
+local band = bit.band
 local bxor = bit.bxor
 local ceil = math.ceil
 local error = error
@@ -48,7 +49,8 @@ end
 
 --- @param points function(peer, weight, add) that calls add(position) for each
 --   point of a peer
--- @param unit_of function(weights) that returns by what all weights are divided
+-- @param unit_of function(weights) that returns by what all weights are
+--   divided, or nil
 -- @return an empty ring
 function _M.new(points, unit_of)
     local arrays = new_arrays(0)
@@ -101,7 +103,8 @@ function _M:remove(peer)
 end
 
 
--- Sorts 11 bits at a time, from those of the owner's number on.
+-- Sorts by position, 11 bits at a time. Points of one position stay in the
+-- order in which they came, that of their owners' numbers.
 local function radix_sort(list)
     local size = #list
     local from, to = doubles(size), doubles(size)
@@ -109,18 +112,17 @@ local function radix_sort(list)
         from[i - 1] = list[i]
     end
 
-    for low = 0, 52, 11 do
-        local unit = 2 ^ -low
+    for low = 0, 22, 11 do
         local starts = integers(2049)
         for i = 0, size - 1 do
-            local digit = floor(from[i] * unit) % 2048
+            local digit = band(rshift(floor(from[i] / shift), low), 2047)
             starts[digit + 1] = starts[digit + 1] + 1
         end
         for digit = 1, 2048 do
             starts[digit] = starts[digit] + starts[digit - 1]
         end
         for i = 0, size - 1 do
-            local digit = floor(from[i] * unit) % 2048
+            local digit = band(rshift(floor(from[i] / shift), low), 2047)
             to[starts[digit]] = from[i]
             starts[digit] = starts[digit] + 1
         end
@@ -293,7 +295,7 @@ end
 
 
 local function lay(self)
-    local unit = self.unit_of(self.weights)
+    local unit = self.unit_of and self.unit_of(self.weights) or 1
     if unit ~= self.unit then
         self.unit = unit
         for peer in pairs(self.weights) do
@@ -301,31 +303,40 @@ local function lay(self)
         end
     end
 
-    local gone, new, unused = {}, {}, {}
-    local list, number
-    local function add(position)
-        list[#list + 1] = (position - start) * shift + number
-    end
+    local leaving, staying, numbers = {}, {}, {}
     for peer in pairs(self.changed) do
-        number = self.owner_numbers[peer]
-        if number then
-            list = gone
-            self.points_of(peer, self.laid[peer], add)
-            self.owner_numbers[peer], self.owners[number] = nil, nil
-            unused[#unused + 1] = number
-        end
-
-        local weight = self.weights[peer]
-        self.laid[peer] = weight and weight / unit
-        if weight then
-            list, number = new, take_number(self)
-            self.owner_numbers[peer], self.owners[number] = number, peer
-            self.points_of(peer, weight / unit, add)
+        leaving[#leaving + 1] = self.owner_numbers[peer]
+        if self.weights[peer] then
+            staying[#staying + 1] = peer
+            numbers[#numbers + 1] = take_number(self)
         end
     end
-    -- not before: a number must not have old and new points in one merge
-    for i = 1, #unused do
-        self.free[#self.free + 1] = unused[i]
+    sort(leaving)
+    sort(numbers)
+
+    local gone, new = {}, {}
+    local list, size, number = gone, 0, nil
+    local function add(position)
+        size = size + 1
+        list[size] = (position - start) * shift + number
+    end
+    for i = 1, #leaving do
+        number = leaving[i]
+        local peer = self.owners[number]
+        self.points_of(peer, self.laid[peer], add)
+        self.laid[peer] = nil
+        self.owner_numbers[peer], self.owners[number] = nil, nil
+        -- not before the new ones have theirs: a number must not have old and
+        -- new points in one merge
+        self.free[#self.free + 1] = number
+    end
+    list, size = new, 0
+    for i = 1, #staying do
+        local peer, weight = staying[i], self.weights[staying[i]] / unit
+        number = numbers[i]
+        self.laid[peer] = weight
+        self.owner_numbers[peer], self.owners[number] = number, peer
+        self.points_of(peer, weight, add)
     end
     sort_points(gone)
     sort_points(new)

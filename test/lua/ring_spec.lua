@@ -17,10 +17,6 @@ local function points(peer, weight, add)
 end
 
 
--- A unit that does not change.
-local function one()
-    return 1
-end
 
 
 local function new_peer()
@@ -72,7 +68,7 @@ end
 
 describe("a ring", function()
     it("has its points in order, and finds them, after any changes", function()
-        local ring = rings.new(points, one)
+        local ring = rings.new(points)
         local peers, weights = {}, {}
         for i = 1, 300 do
             peers[i] = new_peer()
@@ -115,8 +111,8 @@ describe("a ring whose points share positions", function()
             -- from no list of 1,000 points to one of 100,000
             local count = floor(10 ^ (1.5 + random() * 2))
             local range = floor(10 ^ (2 + random() * 4))
-            local ring, weights, peers = rings.new(colliding_points, one), {},
-                                         {}
+            local ring, weights = rings.new(colliding_points), {}
+            local peers = {}
             for i = 1, count do
                 peers[i] = { seed = random(1000), range = range }
             end
