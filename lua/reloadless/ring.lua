@@ -47,14 +47,29 @@ local function new_arrays(length)
 end
 
 
+-- Takes all points from the ring.
+local function clear(self)
+    self.laid = {}              -- the divided weights on the ring
+    self.owner_numbers = {}     -- of peers on the ring
+    self.owners = {}            -- peers by number
+    self.last = 0               -- the greatest number given
+    self.free = {}              -- numbers not in use
+    self.size = 0               -- of points
+    -- The first point in each of 2^n equal parts of the circle, about one a
+    -- point; a position's part is its 32 bits without the low ones.
+    self.first = integers(3)
+    self.low_bits = 31
+end
+
+
 --- @param points function(peer, weight, add) that calls add(position) for each
 --   point of a peer
--- @param unit_of function(weights) that returns by what all weights are
---   divided, or nil
+-- @param unit_of function(weights, unit) that returns by what all weights are
+--   divided; unit is by what they were; or nil
 -- @return an empty ring
 function _M.new(points, unit_of)
     local arrays = new_arrays(0)
-    return setmetatable({
+    local self = {
         points_of = points,
         unit_of = unit_of,
         weights = {},           -- by peer
@@ -62,21 +77,14 @@ function _M.new(points, unit_of)
         changed = {},           -- peers to lay anew when the ring is next used
         is_laid = true,         -- nothing is in changed
         unit = 1,
-        laid = {},              -- the divided weights on the ring
-        owner_numbers = {},     -- of peers on the ring
-        owners = {},            -- peers by number
-        last = 0,               -- the greatest number given
-        free = {},              -- numbers not in use
-        size = 0,               -- of points, which lie in order in
+        -- the points, in order
         positions = arrays.positions,
         numbers = arrays.numbers,
         arrays = arrays,        -- both
         unused = new_arrays(0), -- those for the next points
-        -- The first point in each of 2^n equal parts of the circle, about one
-        -- a point; a position's part is its 32 bits without the low ones.
-        first = integers(3),
-        low_bits = 31,
-    }, mt)
+    }
+    clear(self)
+    return setmetatable(self, mt)
 end
 
 
@@ -295,12 +303,11 @@ end
 
 
 local function lay(self)
-    local unit = self.unit_of and self.unit_of(self.weights) or 1
+    local unit = self.unit_of and self.unit_of(self.weights, self.unit)
+                 or 1
     if unit ~= self.unit then
-        self.unit = unit
-        for peer in pairs(self.weights) do
-            self.changed[peer] = true
-        end
+        clear(self)
+        self.unit, self.changed = unit, self.weights
     end
 
     local leaving, staying, numbers = {}, {}, {}

@@ -61,6 +61,37 @@ describe("round robin", function()
         end
     end)
 
+    it("bounds its points, whatever the weights, and keeps the shares",
+       function()
+        for _, case in ipairs({
+            { 65535, points = 100 },
+            { 65532, 32766, points = 150 },
+            { 65535, 65534, 1, points = 2 ^ 17 },
+            { 65535, 4096, points = 2 ^ 17 },
+        }) do
+            local picker, sum = round_robin.new(), 0
+            local function weight_of(peer)
+                return case[peer % #case + 1]
+            end
+            for peer = 1, 100 do
+                sum = sum + weight_of(peer)
+                picker:set(peer, weight_of(peer))
+            end
+            picker:pick()
+            local size = picker.real.ring.size
+            assert.is_true(size <= case.points)
+            local counts = {}
+            for _, peer in ipairs(picks(picker, size)) do
+                counts[peer] = (counts[peer] or 0) + 1
+            end
+            for peer = 1, 100 do
+                local fair = size * weight_of(peer) / sum
+                -- a weight below half a point has a whole one
+                assert(math.abs(counts[peer] - fair) <= 1)
+            end
+        end
+    end)
+
     it("spaces the picks of a peer evenly", function()
         -- 1 heavy among 100 light: never twice in a row, never long without
         local picker = round_robin.new()

@@ -29,8 +29,11 @@ local tobit = require("bit").tobit
 local _M = {}
 local mt = { __index = _M }
 
--- Beyond this sum weights are scaled down, all by the same power of two: 8 MiB.
-local most_points = 2 ^ 20
+-- Weights of a greater sum are divided by their greatest common divisor, and
+-- then halved until they have no more points than this, or so many for each
+-- peer.
+local most_points = 2 ^ 17
+local points_per_peer = 64
 -- More peers than these are many; then a stretch has so many points, and is
 -- walked so many times.
 local many_peers = 500
@@ -48,12 +51,36 @@ local function points(peer, weight, add)
 end
 
 
-local function unit_of(weights)
-    local sum = 1
-    for _, weight in pairs(weights) do
-        sum = sum + weight
+local function common_divisor(a, b)
+    while b > 0 do
+        a, b = b, a % b
     end
-    return 2 ^ max(0, ceil(log(sum / most_points) / log(2)))
+    return a
+end
+
+
+local function unit_of(weights, unit)
+    local sum, count = 0, 0
+    for _, weight in pairs(weights) do
+        sum, count = sum + weight, count + 1
+    end
+    local most = max(most_points, points_per_peer * count)
+    if sum <= most then
+        return 1
+    end
+
+    local divisor = 0
+    for _, weight in pairs(weights) do
+        divisor = common_divisor(weight, divisor)
+        if divisor == 1 then
+            break
+        end
+    end
+    if divisor % unit == 0 and sum / unit <= most then
+        -- exact as it is: to change the unit is to lay all points anew
+        return unit
+    end
+    return divisor * 2 ^ max(0, ceil(log(sum / divisor / most) / log(2)))
 end
 
 
@@ -79,7 +106,9 @@ local function set_share(self, peer, share)
 end
 
 
---- Adds a peer, or gives it another weight (above 0).
+--- Adds a peer, or gives it another weight (above 0). Shares are exact while
+-- the sum of weights, their common divisor taken out, is not above 131072 or 64
+-- for each peer; beyond, each is rounded to a whole number of points.
 function _M:set(peer, weight)
     local whole = ceil(weight)
     set_share(self, peer, whole ~= weight and weight / whole or nil)
