@@ -8,7 +8,6 @@
 local bit = require("bit")
 local ffi = require("ffi")
 
-local band = bit.band
 local bxor = bit.bxor
 local ceil = math.ceil
 local error = error
@@ -20,6 +19,7 @@ local pairs = pairs
 local rshift = bit.rshift
 local setmetatable = setmetatable
 local sort = table.sort
+local sort_points = require("reloadless.points").sort
 local tobit = bit.tobit
 
 local _M = { circle = 2 ^ 32, start = -2 ^ 31 }
@@ -31,10 +31,7 @@ local start = _M.start
 local shift = 2 ^ 21
 -- Points repeated behind the last one, so that looking on needs no wrap.
 local spare = 3
-local doubles = ffi.typeof("double[?]")
 local integers = ffi.typeof("int32_t[?]")
--- from where a radix sort is faster than table.sort
-local many = 1000
 
 
 -- Arrays for so many points: their positions, and the numbers of their owners.
@@ -107,47 +104,6 @@ function _M:remove(peer)
         self.weights[peer] = nil
         self.changed[peer] = true
         self.is_laid = false
-    end
-end
-
-
--- Sorts by position, 11 bits at a time. Points of one position stay in the
--- order in which they came, that of their owners' numbers.
-local function radix_sort(list)
-    local size = #list
-    local from, to = doubles(size), doubles(size)
-    for i = 1, size do
-        from[i - 1] = list[i]
-    end
-
-    for low = 0, 22, 11 do
-        local starts = integers(2049)
-        for i = 0, size - 1 do
-            local digit = band(rshift(floor(from[i] / shift), low), 2047)
-            starts[digit + 1] = starts[digit + 1] + 1
-        end
-        for digit = 1, 2048 do
-            starts[digit] = starts[digit] + starts[digit - 1]
-        end
-        for i = 0, size - 1 do
-            local digit = band(rshift(floor(from[i] / shift), low), 2047)
-            to[starts[digit]] = from[i]
-            starts[digit] = starts[digit] + 1
-        end
-        from, to = to, from
-    end
-
-    for i = 1, size do
-        list[i] = from[i - 1]
-    end
-end
-
-
-local function sort_points(list)
-    if #list < many then
-        sort(list)
-    else
-        radix_sort(list)
     end
 end
 
@@ -345,8 +301,8 @@ local function lay(self)
         self.owner_numbers[peer], self.owners[number] = number, peer
         self.points_of(peer, weight, add)
     end
-    sort_points(gone)
-    sort_points(new)
+    sort_points(gone, shift)
+    sort_points(new, shift)
     merge(self, gone, new)
     local parts = 2 ^ (32 - self.low_bits)
     if self.size <= parts and self.size * 4 >= parts then

@@ -34,7 +34,7 @@ local function use_malloc()
         end
     end
     ffi.typeof = own
-    for _, name in ipairs({ "ring", "tournament" }) do
+    for _, name in ipairs({ "points", "ring", "tournament" }) do
         package.loaded["reloadless." .. name] = nil
         require("reloadless." .. name)
     end
