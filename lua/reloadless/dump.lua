@@ -18,10 +18,8 @@ local function upstream_json(name)
     end
 
     local bodies = {}
-    for _, body in ipairs(read.bodies) do
-        if body ~= "" then
-            bodies[#bodies + 1] = body
-        end
+    for i, id in ipairs(read.ids) do
+        bodies[i] = read.bodies[id]
     end
     return sub(read.settings, 1, -2) .. (read.settings ~= "{}" and "," or "")
            .. '"peers":{' .. concat(bodies, ",") .. "}}"

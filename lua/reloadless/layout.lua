@@ -7,8 +7,10 @@
 --                         API), epoch seconds
 --   u:<name>              version of the upstream's current head
 --   h:<name>:<version>    head: settings, number of peers, and either the
---                         peers or the versions of the chunks that hold them
---   c:<name>:<version>:<i>  chunk i of the peers
+--                         peers or the chunks that hold them: of each its first
+--                         address and its id, in the order of addresses
+--   c:<name>:<id>         chunk: its peers; the id is <version>:<i>, the i-th
+--                         chunk of the write that made that version
 --   h:…+<n>, c:…+<n>      piece n, from 2 on, of a long head or chunk
 --   lock                  pid of the worker that writes
 --   steal:<pid>           pid of the worker that takes the lock of a dead one
@@ -20,16 +22,14 @@ local concat = table.concat
 local floor = math.floor
 local format = string.format
 local gmatch = string.gmatch
+local ipairs = ipairs
 local match = string.match
 local sub = string.sub
 local tonumber = tonumber
 
 local _M = {}
 
--- nginx puts a long value in pages side by side, and the free ones of a full
--- dict may all be apart. So longer texts lie in pieces, each of which fits in a
--- page of 4096 bytes together with its key and what nginx adds.
-local piece_bytes = 3800
+local nginx_adds = 68           -- to each key and what it holds
 
 local dict = ngx.shared.reloadless
 
@@ -40,9 +40,20 @@ function _M.head_key(name, version)
 end
 
 
---- The key of chunk i of an upstream's peers.
-function _M.chunk_key(name, version, i)
-    return format("c:%s:%d:%d", name, version, i)
+--- The key of a chunk of an upstream's peers.
+function _M.chunk_key(name, id)
+    return "c:" .. name .. ":" .. id
+end
+
+
+-- nginx rounds what it keeps up to a power of two, and beyond half a page of
+-- 4096 bytes to whole pages, side by side; the free ones of a full dict may all
+-- be apart. So longer texts lie in pieces of a quarter of a page, with key and
+-- all: the place of one that has gone fits any other.
+-- See docs/discoveries/shared-dict-room.md.
+-- @return the most bytes in a piece
+local function piece_bytes(key)
+    return 1024 - nginx_adds - #key - #"+1000"
 end
 
 
@@ -55,54 +66,62 @@ end
 -- @param key of the text
 -- @return the pieces, by key
 function _M.cut(key, text)
-    local pieces = {}
-    for i = 1, floor(#text / piece_bytes) + 1 do
-        pieces[piece_key(key, i)] =
-            sub(text, (i - 1) * piece_bytes + 1, i * piece_bytes)
+    local pieces, most = {}, piece_bytes(key)
+    for i = 1, floor(#text / most) + 1 do
+        pieces[piece_key(key, i)] = sub(text, (i - 1) * most + 1, i * most)
     end
     return pieces
+end
+
+
+--- What a piece takes in the dict, in bytes, before nginx rounds it up.
+function _M.room(key, piece)
+    return #key + #piece + nginx_adds
 end
 
 
 --- @param key of a text
 -- @return the text, of all its pieces, or nil when one of them is not there
 function _M.get_text(key)
-    local pieces, i = {}, 0
+    local pieces, most, i = {}, piece_bytes(key), 0
     repeat
         i = i + 1
         pieces[i] = dict:get(piece_key(key, i))
         if not pieces[i] then
             return nil
         end
-    until #pieces[i] < piece_bytes
+    until #pieces[i] < most
     return concat(pieces)
 end
 
 
 --- The text of a head.
--- @param head { settings = text, peers = their number, and either versions =
---   { those of the chunks } or body = the peers as text }
+-- @param head { settings = text, peers = their number, and either body = the
+--   peers as text, or firsts and ids = the first address and the id of each
+--   chunk }
 function _M.encode_head(head)
-    if head.versions then
-        return concat({ head.settings, head.peers,
-                        concat(head.versions, " ") }, "\n")
+    local chunks = {}
+    for i, id in ipairs(head.ids or {}) do
+        chunks[i] = head.firsts[i] .. " " .. id
     end
-    return concat({ head.settings, head.peers, "", head.body }, "\n")
+    return concat({ head.settings, head.peers, concat(chunks, " "), head.body },
+                  "\n")
 end
 
 
 local function decode_head(text)
-    local settings, peers, versions, body =
+    local settings, peers, chunks, body =
         match(text, "^(.-)\n(%d+)\n([^\n]*)\n?(.*)$")
     local head = { settings = settings, peers = tonumber(peers) }
-    if versions == "" then
+    if chunks == "" then
         head.body = body
         return head
     end
 
-    head.versions = {}
-    for version in gmatch(versions, "%d+") do
-        head.versions[#head.versions + 1] = tonumber(version)
+    head.firsts, head.ids = {}, {}
+    for first, id in gmatch(chunks, "(%S+) (%S+)") do
+        head.firsts[#head.firsts + 1] = first
+        head.ids[#head.ids + 1] = id
     end
     return head
 end

@@ -25,8 +25,8 @@ local function mend()
         local head = layout.read_head(name)
         if head then
             named[layout.head_key(name, head.version)] = true
-            for i, version in ipairs(head.versions or {}) do
-                named[layout.chunk_key(name, version, i)] = true
+            for _, id in ipairs(head.ids or {}) do
+                named[layout.chunk_key(name, id)] = true
             end
         end
     end

@@ -31,7 +31,7 @@ end
 
 local function upstream_json(name, read, count)
     local members = {}
-    for _, body in ipairs(read.bodies) do
+    for _, body in pairs(read.bodies) do
         for key, fields in pairs(document.decode_peers(body)) do
             local ejected
             fields.requests, fields.failures, fields.active, ejected =

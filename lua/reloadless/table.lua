@@ -7,6 +7,7 @@ local format = string.format
 local ipairs = ipairs
 local sort = table.sort
 local sub = string.sub
+local tostring = tostring
 
 local _M = {}
 
@@ -31,30 +32,28 @@ end
 
 --- The bodies of an upstream's chunks that are not those the caller has.
 -- @param name of the upstream
--- @param have { version =, versions = { chunk versions } }, or nil
--- @return { version, settings, peers, versions, bodies = { [i] = text } }:
---   versions holds one per chunk, the chunks of equal version are left out of
---   bodies; nil when there is no such upstream
-function _M.read(name, have)
+-- @param members a table whose keys are the ids of the chunks that the caller
+--   has, or nil
+-- @return { version, settings, peers, ids, bodies = { texts by id } }: ids are
+--   those of all chunks, in the order of addresses; nil when there is no such
+--   upstream
+function _M.read(name, members)
     for _ = 1, 100 do
         local head = layout.read_head(name)
         if not head then
             return nil
         end
-        if not head.versions then
-            head.versions = { head.version }
-            head.bodies = { head.body }
+        if not head.ids then
+            local id = tostring(head.version)
+            head.ids, head.bodies = { id }, { [id] = head.body }
             return head
         end
 
         local bodies, whole = {}, true
-        local known = have and #have.versions == #head.versions
-                      and have.versions or {}
-        for i, version in ipairs(head.versions) do
-            if version ~= known[i] then
-                bodies[i] = layout.get_text(
-                    layout.chunk_key(name, version, i))
-                whole = whole and bodies[i] ~= nil
+        for _, id in ipairs(head.ids) do
+            if not (members and members[id]) then
+                bodies[id] = layout.get_text(layout.chunk_key(name, id))
+                whole = whole and bodies[id] ~= nil
             end
         end
         if whole then

@@ -41,7 +41,7 @@ function _M.new(name)
         cookie = false,         -- the variable of the sticky cookie
         max_tries = huge,
         has_timeouts = false,
-        members = {},           -- by chunk: the fields of peers by address
+        members = {},           -- by chunk's id: the fields of peers by address
         peers = {},             -- by address
         size = 0,               -- peers that take new traffic
         fitness = fitness.new(),
@@ -136,29 +136,27 @@ end
 
 
 local function apply_peers(self, read, now)
+    local old, members = self.members, {}
+    for _, id in ipairs(read.ids) do
+        members[id] = old[id]
+    end
     local gone = {}
-    local function mark(members)
-        for key in pairs(members or {}) do
-            gone[key] = true
+    for id, peers in pairs(old) do
+        if not members[id] then
+            for key in pairs(peers) do
+                gone[key] = true
+            end
         end
-    end
-    if self.have and #self.have.versions ~= #read.versions then
-        for _, members in pairs(self.members) do
-            mark(members)
-        end
-        self.members = {}
-    end
-    for i in pairs(read.bodies) do
-        mark(self.members[i])
     end
 
-    for i, body in pairs(read.bodies) do
-        self.members[i] = document.decode_peers(body)
-        for key, fields in pairs(self.members[i]) do
+    for id, body in pairs(read.bodies) do
+        members[id] = document.decode_peers(body)
+        for key, fields in pairs(members[id]) do
             gone[key] = nil
             upsert(self, key, fields, now)
         end
     end
+    self.members = members
     for key in pairs(gone) do
         forget(self, key)
     end
@@ -205,7 +203,7 @@ function _M:sync(version, now)
     end
 
     if not self.have or self.have.version ~= current then
-        local read = upstreams.read(self.name, self.have)
+        local read = upstreams.read(self.name, self.members)
         if not read then
             return false
         end

@@ -6,6 +6,7 @@ local lock = require("reloadless.lock")
 local stage = require("reloadless.stage")
 local upstreams = require("reloadless.table")
 
+local format = string.format
 local ipairs = ipairs
 local min = math.min
 local next = next
@@ -15,20 +16,38 @@ local sort = table.sort
 
 local _M = {}
 
--- Whole pages that only writes which add no peers may use, so that a full dict
--- can still drain and lose them.
+-- Whole pages that are kept for what makes room: the new lies beside the old
+-- until it is published. More peers leave all of them; what else may take room
+-- in the end, a swap or a drain, leaves half, since even other texts of the
+-- same length may not fit into the places of the old ones. So peers can always
+-- be taken out, however full the dict is.
 local reserve = 64 * 1024
 
 local dict = ngx.shared.reloadless
 
 
+-- @return the bytes of whole pages that the changes must leave
+local function to_leave(total)
+    if total.fresh == 0 and total.takes <= total.frees then
+        return 0
+    end
+    local least = min(reserve, dict:capacity() / 8)
+    -- where fewer are left, the free places within pages are still for all
+    return min(total.added > 0 and least or least / 2, dict:free_space())
+end
+
+
+-- @return true
+-- @return nil and an error
 local function store(changes)
-    local added = 0
+    local total = { added = 0, fresh = 0, takes = 0, frees = 0 }
     for _, staged in ipairs(changes) do
-        added = added + staged.added
+        for name, sum in pairs(total) do
+            total[name] = sum + staged[name]
+        end
     end
 
-    local least = added > 0 and min(reserve, dict:capacity() / 8) or 0
+    local free, least = dict:free_space(), to_leave(total)
     local done, fits = {}, true
     local function put(key, value)
         fits = fits and dict:safe_add(key, value)
@@ -53,7 +72,16 @@ local function store(changes)
     for _, key in ipairs(done) do
         dict:delete(key)
     end
-    return nil
+    return nil, {
+        status = 507,
+        detail = format("the shared dict is full: this change needs about %d"
+                        .. " bytes until it has freed %d, and of %d in free"
+                        .. " pages %d are kept for what shrinks the table;"
+                        .. " enlarge lua_shared_dict reloadless and reload"
+                        .. " nginx: the new dict is filled from the snapshot;"
+                        .. " without one all is 503 until the agent has pushed",
+                        total.takes, total.frees, free, least),
+    }
 end
 
 
@@ -98,10 +126,9 @@ local function write(jobs, options)
     if not next(changes) then
         return { version = current, changed = {} }
     end
-    if not store(changes) then
-        return nil, { status = 507,
-                      detail = "the shared dict is full: enlarge"
-                               .. " lua_shared_dict reloadless" }
+    local ok, err = store(changes)
+    if not ok then
+        return nil, err
     end
 
     local changed = {}
