@@ -3,11 +3,11 @@ import { createConsulClient } from '../consul/client.ts';
 import { fetchUpstream } from '../consul/fetch.ts';
 import { type AdminClient, createAdminClient } from '../openresty/admin.ts';
 import { describeHolder, identify } from '../openresty/lease.ts';
-import { difference, push } from '../openresty/push.ts';
+import { push } from '../openresty/push.ts';
 import { saveSnapshot } from '../snapshot/file.ts';
 import { desired, ownDocument, wantedOf } from '../table/desired.ts';
 import { type Document, entry } from '../table/document.ts';
-import type { DocumentPatch } from '../table/parts.ts';
+import { type DocumentPatch, diffDocuments } from '../table/parts.ts';
 import {
   answered,
   dueToEmpty,
@@ -132,7 +132,7 @@ async function syncTarget(
   const wanted = wantedOf(config.upstreams, tracking);
   const want = desired(mirror.document, wanted, config.owner);
   faults.push(...want.foreign.map((name) => `${client.name}: ${name} belongs to another owner`));
-  const patch = difference(mirror.document, want.document);
+  const patch = diffDocuments(mirror.document, want.document);
   if (dryRun) {
     printPatch(client.name, patch, output);
   } else if (patch === undefined) {
@@ -146,7 +146,7 @@ async function syncTarget(
     const { refused } = await push(client, mirror, patch, signal);
     const names = Object.keys(patch.upstreams).filter((name) => !refused.has(name));
     if (names.length > 0) output.out(`${client.name}: changed ${names.join(', ')}`);
-    for (const [name, error] of refused) faults.push(`${name} was refused: ${error.message}`);
+    for (const { message } of refused.values()) faults.push(message);
   }
   return { faults, differs: patch !== undefined };
 }

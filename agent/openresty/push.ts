@@ -1,23 +1,41 @@
-import type { Document } from '../table/document.ts';
-import { applyToDocument, type DocumentPatch, diffDocuments, parts } from '../table/parts.ts';
+import { entry } from '../table/document.ts';
+import {
+  applyToDocument,
+  type DocumentPatch,
+  diffDocuments,
+  parts,
+  portions,
+  removals,
+  type UpstreamPatch,
+} from '../table/parts.ts';
 import { type AdminClient, AdminError, type Mirror } from './admin.ts';
 
 /** So that one part takes a worker a few milliseconds. */
 const peersInPart = 1000;
 
-/** The target will not have this upstream: not valid, too large a body, or no room. */
-const refusals = [413, 422, 507];
+/** Not valid, or too large a body: about one upstream. */
+const faults = [413, 422];
+const full = 507;
+
+/** What a target would not have of an upstream. */
+export interface Refusal {
+  error: AdminError;
+  /** What is still to be sent. */
+  rest: UpstreamPatch | null;
+  /** For people. */
+  message: string;
+}
 
 export interface Pushed {
   mirror: Mirror;
-  refused: Map<string, AdminError>;
+  refused: Map<string, Refusal>;
 }
 
 /**
  * Brings a target from the document that it has to the one wanted, in parts,
  * each on the condition that nobody else wrote in between. When a part is
  * refused, its upstreams go one by one, so that a bad one does not hold up the
- * others.
+ * others; when the target is full, an upstream goes as far as it fits.
  *
  * @param written hears of each part that the target took
  * @throws AdminError for anything that is not about one upstream; then what
@@ -31,49 +49,75 @@ export async function push(
   written: (mirror: Mirror) => void = () => {},
 ): Promise<Pushed> {
   let mirror = start;
-  const refused = new Map<string, AdminError>();
+  const errors = new Map<string, AdminError>();
 
-  async function send(part: DocumentPatch): Promise<void> {
-    const etag = await client.patch(part, mirror.etag, signal);
-    mirror = { document: applyToDocument(mirror.document, part), etag };
-    written(mirror);
-  }
-
-  async function sendOrSplit(part: DocumentPatch): Promise<void> {
-    const upstreams = Object.entries(part.upstreams).filter(([name]) => !refused.has(name));
-    if (upstreams.length === 0) return;
+  /** @returns the error when the target will not have it */
+  async function send(part: DocumentPatch): Promise<AdminError | undefined> {
     try {
-      await send({ upstreams: Object.fromEntries(upstreams) });
+      const etag = await client.patch(part, mirror.etag, signal);
+      mirror = { document: applyToDocument(mirror.document, part), etag };
+      written(mirror);
+      return undefined;
     } catch (error) {
-      if (!(error instanceof AdminError) || !refusals.includes(error.status ?? 0)) throw error;
-      const [first] = upstreams;
-      if (upstreams.length === 1 && first !== undefined) {
-        refused.set(first[0], error);
-        return;
-      }
-      for (const [name, upstream] of upstreams) {
-        await sendOrSplit({ upstreams: { [name]: upstream } });
-      }
+      if (!(error instanceof AdminError)) throw error;
+      if (error.status !== full && !faults.includes(error.status ?? 0)) throw error;
+      return error;
     }
   }
 
-  for (const part of parts(patch, peersInPart)) await sendOrSplit(part);
+  /** Where there was no room, what makes some still goes. */
+  function isHopeless(name: string, change: UpstreamPatch | null): boolean {
+    const error = errors.get(name);
+    if (error === undefined) return false;
+    return error.status !== full || !Object.values(change?.peers ?? {}).includes(null);
+  }
+
+  async function sendOrSplit(part: DocumentPatch): Promise<void> {
+    const upstreams = Object.entries(part.upstreams).filter((item) => !isHopeless(...item));
+    if (upstreams.length === 0) return;
+    const error = await send({ upstreams: Object.fromEntries(upstreams) });
+    if (error === undefined) return;
+    const [first] = upstreams;
+    if (first !== undefined && upstreams.length === 1) return fit(...first, error);
+    for (const [name, upstream] of upstreams) {
+      await sendOrSplit({ upstreams: { [name]: upstream } });
+    }
+  }
+
+  async function fit(name: string, change: UpstreamPatch | null, why: AdminError): Promise<void> {
+    errors.set(name, why);
+    if (why.status !== full || change === null) return;
+    const sending = portions(entry(mirror.document.upstreams, name), change);
+    for (let next = sending.next(); !next.done; ) {
+      const error = await send({ upstreams: { [name]: next.value } });
+      if (error !== undefined) errors.set(name, error);
+      next = sending.next(error === undefined);
+    }
+  }
+
+  const target = applyToDocument(start.document, patch);
+  let todo = patch;
+  let rest: DocumentPatch | undefined;
+  for (;;) {
+    for (const part of parts(mirror.document, todo, peersInPart)) await sendOrSplit(part);
+    rest = errors.size === 0 ? undefined : diffDocuments(mirror.document, target);
+    if (rest === undefined || removals(rest) >= removals(todo)) break;
+    // What has left since may have made room for what was refused before.
+    todo = rest;
+    for (const [name, { status }] of errors) if (status === full) errors.delete(name);
+  }
+  const refused = new Map<string, Refusal>();
+  for (const [name, change] of Object.entries(rest?.upstreams ?? {})) {
+    const error = errors.get(name);
+    if (error === undefined) continue;
+    refused.set(name, { error, rest: change, message: messageOf(name, error, change) });
+  }
   return { mirror, refused };
 }
 
-/**
- * What is to be sent.
- *
- * @param hold whether to leave an upstream's change out
- * @returns undefined when there is nothing
- */
-export function difference(
-  from: Document,
-  to: Document,
-  hold: (name: string, change: unknown) => boolean = () => false,
-): DocumentPatch | undefined {
-  const patch = diffDocuments(from, to);
-  if (patch === undefined) return undefined;
-  const sent = Object.entries(patch.upstreams).filter(([name, change]) => !hold(name, change));
-  return sent.length === 0 ? undefined : { upstreams: Object.fromEntries(sent) };
+function messageOf(name: string, error: AdminError, rest: UpstreamPatch | null): string {
+  const missing = Object.values(rest?.peers ?? {}).filter((peer) => peer !== null).length;
+  if (error.status !== full || missing === 0) return `${name} was refused: ${error.message}`;
+  const what = missing === 1 ? 'peer is' : 'peers are';
+  return `${name}: ${missing} new or changed ${what} left out: ${error.message}`;
 }

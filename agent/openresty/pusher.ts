@@ -1,11 +1,11 @@
 import { backoff, sleep } from '../retry.ts';
 import type { Desired } from '../table/desired.ts';
 import type { Document } from '../table/document.ts';
-import type { DocumentPatch } from '../table/parts.ts';
+import { type DocumentPatch, diffDocuments } from '../table/parts.ts';
 import { type Log, reason } from '../telemetry/log.ts';
 import { type AdminClient, AdminError, type Mirror } from './admin.ts';
 import { createLease, type Owner } from './lease.ts';
-import { difference, push } from './push.ts';
+import { push } from './push.ts';
 import { createRefusals } from './refusals.ts';
 import { createWaker } from './waker.ts';
 
@@ -79,7 +79,7 @@ export function startPusher(options: PusherOptions): Pusher {
   async function pushDifference(has: Mirror): Promise<void> {
     const want = options.desired(has.document);
     reportForeign(want.foreign);
-    const patch = difference(has.document, want.document, refusals.holds);
+    const patch = refusals.due(diffDocuments(has.document, want.document));
     if (patch === undefined) return;
     const started = performance.now();
     const result = await push(client, has, patch, signal, (written) => {

@@ -1,47 +1,78 @@
 import { backoff } from '../retry.ts';
-import type { DocumentPatch } from '../table/parts.ts';
+import { type DocumentPatch, removals } from '../table/parts.ts';
 import type { Log } from '../telemetry/log.ts';
-import type { AdminError } from './admin.ts';
+import type { Refusal } from './push.ts';
 
-interface Refusal {
-  /** The change that was refused, as JSON. */
+interface Known {
+  /** What was refused, as JSON. */
   change: string;
+  /** What the log has said of it. */
+  said: string;
   failures: number;
   retryAt: number;
 }
 
 export interface Refusals {
-  /** @returns whether this very change was refused and it is not yet time to try it again */
-  holds(name: string, change: unknown): boolean;
+  /**
+   * What is to be sent now.
+   *
+   * @param patch the whole difference; undefined when there is none
+   * @returns it without what was refused and is not due yet; undefined when nothing is left
+   */
+  due(patch: DocumentPatch | undefined): DocumentPatch | undefined;
   /** Takes the result of a push. */
-  note(refused: ReadonlyMap<string, AdminError>, patch: DocumentPatch): void;
+  note(refused: ReadonlyMap<string, Refusal>, patch: DocumentPatch): void;
   clear(): void;
 }
 
 /** Remembers what one target would not have, so that it is not sent in a tight loop. */
 export function createRefusals(target: string, log: Log): Refusals {
-  const known = new Map<string, Refusal>();
+  const known = new Map<string, Known>();
+
+  function isDue(name: string, change: unknown): boolean {
+    const refusal = known.get(name);
+    if (refusal === undefined || Date.now() >= refusal.retryAt) return true;
+    return refusal.change !== JSON.stringify(change);
+  }
+
+  function settle(name: string): void {
+    if (known.delete(name))
+      log.info({ upstream: name, target }, `${target}: ${name} is whole again`);
+  }
+
   return {
-    holds(name, change) {
-      const refusal = known.get(name);
-      if (refusal === undefined || Date.now() >= refusal.retryAt) return false;
-      return refusal.change === JSON.stringify(change);
+    due(patch) {
+      for (const name of known.keys()) {
+        if (!Object.hasOwn(patch?.upstreams ?? {}, name)) settle(name);
+      }
+      const upstreams = Object.entries(patch?.upstreams ?? {}).filter((item) => isDue(...item));
+      return upstreams.length === 0 ? undefined : { upstreams: Object.fromEntries(upstreams) };
     },
     note(refused, patch) {
-      for (const name of Object.keys(patch.upstreams)) {
-        const error = refused.get(name);
-        if (error === undefined) {
-          known.delete(name);
+      const now = Date.now();
+      let hasRoom = false;
+      for (const [name, change] of Object.entries(patch.upstreams)) {
+        const refusal = refused.get(name);
+        const left = refusal === undefined ? {} : { [name]: refusal.rest };
+        hasRoom ||= removals({ upstreams: left }) < removals({ upstreams: { [name]: change } });
+        if (refusal === undefined) {
+          settle(name);
           continue;
         }
-        const failures = (known.get(name)?.failures ?? 0) + 1;
-        known.set(name, {
-          change: JSON.stringify(patch.upstreams[name]),
-          failures,
-          retryAt: Date.now() + 1000 + backoff(failures, 1000, 30_000),
-        });
-        log.error({ upstream: name, target, err: error }, `${name} was refused: ${error.message}`);
+        const before = known.get(name);
+        const failures = (before?.failures ?? 0) + 1;
+        const { error, rest, message } = refusal;
+        const missing = Object.keys(rest?.peers ?? {}).length;
+        // The message counts bytes, which are others each time.
+        const said = error.status === 507 ? `507 ${missing}` : message;
+        const line = { upstream: name, target, err: error };
+        if (said === before?.said) log.debug(line, message);
+        else log.error(line, message);
+        const retryAt = now + 1000 + backoff(failures, 1000, 30_000);
+        known.set(name, { change: JSON.stringify(rest), said, failures, retryAt });
       }
+      if (!hasRoom) return;
+      for (const refusal of known.values()) refusal.retryAt = Math.min(refusal.retryAt, now + 1000);
     },
     clear: () => known.clear(),
   };

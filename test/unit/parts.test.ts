@@ -25,7 +25,7 @@ test('the parts, one after the other, do what the patch does', () => {
       const patch = diffDocuments(from, to);
       if (patch === undefined) return;
       let result = from;
-      for (const part of parts(patch, limit)) {
+      for (const part of parts(from, patch, limit)) {
         const sizes = Object.values(part.upstreams).map(
           (upstream) => 1 + Object.keys(upstream?.peers ?? {}).length,
         );
@@ -39,24 +39,38 @@ test('the parts, one after the other, do what the patch does', () => {
 
 test('what fits is one part', () => {
   const patch = { upstreams: { web: { owner: 'a', peers: { '10.0.0.1:80': {} } }, api: null } };
-  assert.deepEqual(parts(patch, 1000), [patch]);
+  assert.deepEqual(parts({ upstreams: {} }, patch, 1000), [patch]);
 });
 
-test('new peers come before those that go, and the settings with the first', () => {
+test('those that come and those that go share each part', () => {
+  const from = { upstreams: { web: { peers: { '10.0.0.1:80': {}, '10.0.0.2:80': {} } } } };
   const patch = {
     upstreams: {
       web: {
         balance: 'random' as const,
-        peers: { '10.0.0.1:80': null, '10.0.0.2:80': null, '10.0.0.3:80': {}, '10.0.0.4:80': {} },
+        peers: { '10.0.0.1:80': null, '10.0.0.2:80': null, '10.0.0.4:80': {}, '10.0.0.3:80': {} },
       },
     },
   };
-  assert.deepEqual(parts(patch, 3), [
+  assert.deepEqual(parts(from, patch, 3), [
     {
       upstreams: {
-        web: { balance: 'random', peers: { '10.0.0.3:80': {}, '10.0.0.4:80': {} } },
+        web: { balance: 'random', peers: { '10.0.0.3:80': {}, '10.0.0.2:80': null } },
       },
     },
-    { upstreams: { web: { peers: { '10.0.0.1:80': null, '10.0.0.2:80': null } } } },
+    { upstreams: { web: { peers: { '10.0.0.4:80': {}, '10.0.0.1:80': null } } } },
   ]);
+});
+
+test('what shrinks comes before what grows', () => {
+  const from = { upstreams: { old: { peers: {} }, api: { peers: { '10.0.0.1:80': {} } } } };
+  const patch = {
+    upstreams: {
+      web: { peers: { '10.0.0.2:80': {} } },
+      api: { peers: { '10.0.0.1:80': null } },
+      old: null,
+    },
+  };
+  const order = parts(from, patch, 2).flatMap((part) => Object.keys(part.upstreams));
+  assert.deepEqual(order, ['api', 'old', 'web']);
 });
