@@ -1,10 +1,11 @@
 import { isIP } from 'node:net';
 import { z } from 'zod';
 import { peerAddress } from '../table/address.ts';
-import type { Peer } from '../table/document.ts';
+import type { Peer, Peers } from '../table/document.ts';
 import * as field from '../table/fields.ts';
 import { refusal } from '../table/refusal.ts';
 import type { Candidate, Health } from '../table/serving.ts';
+import { brief, clip, show } from '../table/text.ts';
 
 /** What is used of one entry of `/v1/health/service`. */
 export interface Instance {
@@ -27,7 +28,7 @@ const weight = field.integer(0, 65_535);
 const entrySchema = z.object({
   Node: z.object({ Node: z.string(), Address: z.string() }),
   Service: z.object({
-    ID: field.text(1, 255),
+    ID: field.expected<string>((value) => typeof value === 'string' && value !== '', 'a string'),
     Address: z.string().optional(),
     Port: field.integer(1, 65_535),
     Weights: z.object({ Passing: weight, Warning: weight }).nullish(),
@@ -53,10 +54,11 @@ export function readInstances(entries: unknown[]): Instances {
   const malformed: string[] = [];
   for (const raw of entries) {
     const entry = entrySchema.safeParse(raw);
-    if (entry.success) {
+    const why = entry.success ? unreachable(entry.data) : refusal(entry.error, raw);
+    if (entry.success && why === undefined) {
       instances.push({ node: entry.data.Node.Node, instance: toInstance(entry.data) });
     } else {
-      malformed.push(`${nameOf(raw)}: ${refusal(entry.error, raw)}`);
+      malformed.push(`${nameOf(raw)}: ${why}`);
     }
   }
   // An ID is unique on its node only.
@@ -86,13 +88,47 @@ export function hostNames(instances: Instance[]): string[] {
   return [...new Set(instances.map(({ host }) => host).filter((host) => isIP(host) === 0))];
 }
 
+/**
+ * The addresses that instances by name had among peers of before, by host name,
+ * for as long as a look-up has not said better.
+ */
+export function earlierAddresses(instances: Instance[], peers: Peers): Map<string, string[]> {
+  const byId = new Map<string | undefined, string[]>();
+  for (const [key, { id }] of Object.entries(peers)) byId.set(id, [...(byId.get(id) ?? []), key]);
+  const earlier = new Map<string, string[]>();
+  for (const { host, port, peer } of instances) {
+    if (isIP(host) !== 0) continue;
+    const suffix = `:${port}`;
+    const keys = (byId.get(peer.id) ?? []).filter((key) => key.endsWith(suffix));
+    const ips = keys.map((key) => key.slice(0, -suffix.length).replace(/^\[|\]$/g, ''));
+    earlier.set(host, [...(earlier.get(host) ?? []), ...ips]);
+  }
+  return earlier;
+}
+
+/** @returns why nginx cannot be told to connect to it; undefined: it can */
+function unreachable({ Node, Service }: Entry): string | undefined {
+  const [where, host] = Service.Address
+    ? ['Service.Address', Service.Address]
+    : ['Node.Address', Node.Address];
+  const isAddress = isIP(host) !== 0 && peerAddress(host, Service.Port) !== undefined;
+  if (isAddress || isHostName(host)) return undefined;
+  return `${where}: ${show(host)} is not a host name or an IP address without a zone`;
+}
+
+/** Of any script: the resolver turns it into ASCII. */
+function isHostName(text: string): boolean {
+  return text.length <= 253 && /^[\p{L}\p{M}\p{N}._-]+$/u.test(text);
+}
+
 function toInstance({ Node, Service, Checks }: Entry): Instance {
   const health = aggregate(Checks);
   const weights = Service.Weights ?? { Passing: 1, Warning: 1 };
   const { zone, backup } = Service.Meta ?? {};
   const peer: Peer = {
     weight: health === 'warning' ? weights.Warning : weights.Passing,
-    id: Service.ID,
+    // For people only, so it may be shortened.
+    id: clip(Service.ID, 255),
   };
   if (zone !== undefined && field.zone.safeParse(zone).success) peer.zone = zone;
   if (backup === 'true') peer.backup = true;
@@ -112,12 +148,17 @@ function isMaintenance(checkId: string): boolean {
   return checkId === '_node_maintenance' || checkId.startsWith('_service_maintenance:');
 }
 
+/** Only text is shown: to turn an object into text may call what it holds. */
 function nameOf(raw: unknown): string {
   const { Service, Node } = (raw ?? {}) as {
-    Service?: { ID?: unknown };
-    Node?: { Node?: unknown };
+    Service?: { ID?: unknown } | null;
+    Node?: { Node?: unknown } | null;
   };
-  return `${Service?.ID ?? 'an instance'} on ${Node?.Node ?? 'an unknown node'}`;
+  return `${textOr(Service?.ID, 'an instance')} on ${textOr(Node?.Node, 'an unknown node')}`;
+}
+
+function textOr(value: unknown, otherwise: string): string {
+  return typeof value === 'string' ? brief(value) : otherwise;
 }
 
 function order(a: string, b: string): number {

@@ -1,4 +1,5 @@
 import type { z } from 'zod';
+import { brief, show } from './text.ts';
 
 /**
  * One line for the first thing that a schema refused.
@@ -10,11 +11,12 @@ export function refusal(error: z.ZodError, input: unknown): string {
   const issue = error.issues[0];
   if (issue === undefined) return 'not valid';
   const path = issue.path.map(String);
+  const shown = path.map((key) => brief(key));
   if (issue.code === 'unrecognized_keys') {
-    const known = issue.keys.map((key) => [...path, key].join('.')).join(', ');
-    return `${known}: not a key that can be set here`;
+    const keys = issue.keys.slice(0, 8).map((key) => [...shown, brief(key)].join('.'));
+    return `${keys.join(', ')}: not a key that can be set here`;
   }
-  const where = path.length === 0 ? '' : `${path.join('.')}: `;
+  const where = path.length === 0 ? '' : `${shown.join('.')}: `;
   if (issue.code === 'invalid_key') {
     return `${where}the key is not ${issue.issues[0]?.message ?? 'valid'}`;
   }
@@ -31,11 +33,6 @@ function valueAt(input: unknown, path: string[]): unknown {
     value = (value as Record<string, unknown>)[key];
   }
   return value;
-}
-
-function show(value: unknown): string {
-  const shown = JSON.stringify(value);
-  return shown.length <= 80 ? shown : `${shown.slice(0, 77)}…`;
 }
 
 function article(type: string): string {

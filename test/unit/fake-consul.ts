@@ -53,9 +53,14 @@ export type Reply = (response: ServerResponse) => void;
 
 /** A 200 with entries. */
 export function ok(index: number | string, entries: unknown, headers: object = {}): Reply {
+  return text(index, JSON.stringify(entries), headers);
+}
+
+/** A 200 with a body of JSON as it is written, for what `JSON.stringify` cannot write. */
+export function text(index: number | string, body: string, headers: object = {}): Reply {
   return (response) => {
     const all = { 'content-type': 'application/json', 'x-consul-index': String(index), ...headers };
-    response.writeHead(200, all).end(JSON.stringify(entries));
+    response.writeHead(200, all).end(body);
   };
 }
 

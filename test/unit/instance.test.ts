@@ -1,6 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { hostNames, readInstances, toCandidates } from '../../agent/consul/instance.ts';
+import {
+  earlierAddresses,
+  hostNames,
+  readInstances,
+  toCandidates,
+} from '../../agent/consul/instance.ts';
 
 interface Fields {
   node?: string;
@@ -122,5 +127,65 @@ test('a host name becomes all its addresses, in canonical form', () => {
   assert.deepEqual(
     toCandidates(instances, addresses).map(({ address, peer }) => `${peer.id} ${address}`),
     ['a 10.1.0.1:8080', 'a 10.1.0.2:8080', 'b [fd00::7]:8080'],
+  );
+});
+
+test('an ID longer than the field holds, or with what it cannot hold, serves all the same', () => {
+  const id = (ID: string) => only({ service: { ID } }).peer.id;
+  assert.equal(id('€'.repeat(100)), '€'.repeat(85));
+  assert.equal(id('web\n1'), 'web?1');
+  assert.equal(id('web\ud800'), 'web\ufffd');
+});
+
+test('an address that nginx cannot connect to is left out and named', () => {
+  const { instances, malformed } = readInstances([
+    entry({ service: { ID: 'a', Address: 'fe80::1%eth0' } }),
+    entry({ service: { ID: 'b', Address: '' }, nodeAddress: 'fe80::1%1' }),
+    entry({ service: { ID: 'c', Address: 'http://10.0.0.5' } }),
+    entry({ service: { ID: 'd', Address: '' }, nodeAddress: '' }),
+    entry({ service: { ID: 'e', Address: `${'x'.repeat(300)}.example` } }),
+  ]);
+  assert.deepEqual(instances, []);
+  const why = 'is not a host name or an IP address without a zone';
+  assert.deepEqual(malformed, [
+    `a on n1: Service.Address: "fe80::1%eth0" ${why}`,
+    `b on n1: Node.Address: "fe80::1%1" ${why}`,
+    `c on n1: Service.Address: "http://10.0.0.5" ${why}`,
+    `d on n1: Node.Address: "" ${why}`,
+    `e on n1: Service.Address: "${'x'.repeat(76)}… ${why}`,
+  ]);
+});
+
+test('a message about an instance holds no text without a bound', () => {
+  const long = 'x'.repeat(100_000);
+  const { malformed } = readInstances([
+    entry({ node: long, service: { ID: long, Port: long } }),
+    entry({ service: { ID: { toString: 1 }, Meta: { [long]: { [long]: 1 } } } }),
+    entry({ service: { Meta: { [long]: 1 } } }),
+  ]);
+  assert.equal(malformed.length, 3);
+  for (const line of malformed) assert(line.length < 500, line.slice(0, 500));
+});
+
+test('a host name is known by the peers of before: those of the same ID and port', () => {
+  const { instances } = readInstances([
+    entry({ service: { ID: 'a', Address: 'web.example' } }),
+    entry({ service: { ID: 'b', Address: 'web.example' } }),
+    entry({ service: { ID: 'c', Address: 'other.example', Port: 81 } }),
+    entry({ service: { ID: 'd', Address: '10.0.0.9' } }),
+  ]);
+  const peers = {
+    '10.1.0.1:8080': { id: 'a' },
+    '[fd00::7]:8080': { id: 'b' },
+    '10.1.0.3:8080': { id: 'c' },
+    '10.1.0.4:8080': { id: 'd' },
+    '10.1.0.5:8080': {},
+  };
+  assert.deepEqual(
+    earlierAddresses(instances, peers),
+    new Map([
+      ['web.example', ['10.1.0.1', 'fd00::7']],
+      ['other.example', []],
+    ]),
   );
 });
