@@ -5,6 +5,7 @@ import { z } from 'zod';
 import type { TargetConfig } from '../config/config.ts';
 import type { Document } from '../table/document.ts';
 import type { DocumentPatch } from '../table/parts.ts';
+import { brief } from '../table/text.ts';
 import { reason } from '../telemetry/log.ts';
 import { readToken } from '../token.ts';
 import type { Identity } from './lease.ts';
@@ -187,7 +188,7 @@ function failure({ status, body }: Answer, who: string): AdminError {
   const { title, detail, pointer } = problem ?? {};
   const why = [title, detail, pointer].filter((text) => typeof text === 'string').join(': ');
   return new AdminError(
-    `${who}: ${status}${why === '' ? '' : ` ${why}`}`,
+    `${who}: ${status}${why === '' ? '' : ` ${brief(why, 1000)}`}`,
     status,
     typeof pointer === 'string' ? pointer : undefined,
   );
