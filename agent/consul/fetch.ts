@@ -1,8 +1,10 @@
+import { once } from 'node:events';
 import type { Consistency, UpstreamConfig } from '../config/config.ts';
 import type { ConsulClient } from './client.ts';
 import { confirmEmpty } from './confirm.ts';
 import { ConsulError } from './error.ts';
 import { type Interpretation, interpret } from './interpret.ts';
+import { createLookup } from './lookup.ts';
 import { createResolver } from './resolver.ts';
 
 /**
@@ -21,8 +23,16 @@ export async function fetchUpstream(
   const sure =
     entries.length > 0 ? entries : await confirmEmpty(client, { service, filter }, signal);
   const unresolved: string[] = [];
-  const resolver = createResolver((name, error) => unresolved.push(`${name}: ${error.message}`));
-  const answer = await interpret(sure, health, resolver);
+  const resolver = createResolver({
+    lookup: createLookup(),
+    changed: () => {},
+    failed: (name, error) => unresolved.push(`${name}: ${error.message}`),
+  });
+  // Begins the look-ups.
+  interpret(sure, health, resolver);
+  await Promise.race([resolver.settled(), once(signal, 'abort')]);
+  signal.throwIfAborted();
+  const answer = interpret(sure, health, resolver);
   if (answer.doubt !== undefined) throw new ConsulError(answer.doubt);
   return { ...answer, malformed: [...answer.malformed, ...unresolved] };
 }

@@ -1,8 +1,12 @@
 import type { Consistency, UpstreamConfig } from '../config/config.ts';
+import { backoff, sleep } from '../retry.ts';
+import type { Peers } from '../table/document.ts';
+import { brief } from '../table/text.ts';
 import { type Log, reason } from '../telemetry/log.ts';
 import type { ConsulClient } from './client.ts';
 import { ConsulError } from './error.ts';
 import { type Interpretation, interpret } from './interpret.ts';
+import { createLookup, type Lookup } from './lookup.ts';
 import { createResolver } from './resolver.ts';
 import { watchService } from './watch.ts';
 
@@ -12,6 +16,9 @@ export interface FollowOptions {
   upstream: UpstreamConfig;
   consistency: Consistency;
   log: Log;
+  /** The last peers that are known, whoever said so: a host name keeps its addresses over a restart. */
+  remembered: () => Peers;
+  lookup?: Lookup;
   /** Hears of every valid answer. @returns whether it changed anything */
   answered: (answer: Interpretation) => boolean;
   failed: (error: ConsulError) => void;
@@ -19,31 +26,63 @@ export interface FollowOptions {
 
 export interface Follower {
   /** Takes an answer that came another way, as if the watch had got it. */
-  take(entries: unknown[]): Promise<boolean>;
+  take(entries: unknown[]): boolean;
   stop(): void;
 }
 
 /** Between two look-ups of the same host names, in ms. */
 const refreshInterval = 30_000;
 
-/** Follows what may serve of one upstream: its watch, and the names among its addresses. */
+/** In which the answers of several look-ups become one change, in ms. */
+const gathering = 20;
+
+/** As many malformed instances as a line of the log can bear. */
+const mostNamed = 5;
+
+/**
+ * Follows what may serve of one upstream: its watch, and the names among its
+ * addresses. Nothing that it throws goes further: a fault of ours in one
+ * service is that one's alone.
+ */
 export function follow(options: FollowOptions): Follower {
   const { client, name, upstream, consistency, log } = options;
   const { service, filter, health } = upstream;
   const abort = new AbortController();
-  const resolver = createResolver((host, error) => {
-    log.warn({ upstream: name }, `${name}: left out: ${host}: ${reason(error)}`);
+  const resolver = createResolver({
+    lookup: options.lookup ?? createLookup(),
+    changed: () => takeAgain(gathering),
+    failed(host, error, addresses) {
+      const fate = addresses.length === 0 ? 'left out' : `keeps ${addresses.length} addresses`;
+      log.warn({ upstream: name }, `${name}: ${fate}: ${host}: ${reason(error)}`);
+    },
   });
   let latest: unknown[] | undefined;
-  let names: string[] = [];
+  let again: NodeJS.Timeout | undefined;
+  /** The next answer is the first, or the first after one without an instance. */
+  let isFirst = true;
+  let faults = 0;
   let warned = '';
   let panicked = false;
 
-  async function take(entries: unknown[]): Promise<boolean> {
+  function take(entries: unknown[]): boolean {
     latest = entries;
-    const answer = await interpret(entries, health, resolver);
-    if (latest !== entries || abort.signal.aborted) return false;
-    names = answer.names;
+    if (abort.signal.aborted) return false;
+    try {
+      const changed = use(entries);
+      if (faults > 0) log.info({ upstream: name }, `${name}: handled again`);
+      faults = 0;
+      return changed;
+    } catch (error) {
+      takeAgain(fault(error));
+      return false;
+    }
+  }
+
+  function use(entries: unknown[]): boolean {
+    const earlier = isFirst ? options.remembered() : {};
+    const answer = interpret(entries, health, resolver, earlier);
+    isFirst = entries.length === 0;
+    if (answer.awaits) return false;
     if (answer.doubt !== undefined) {
       options.failed(new ConsulError(answer.doubt));
       return false;
@@ -52,8 +91,27 @@ export function follow(options: FollowOptions): Follower {
     return options.answered(answer);
   }
 
+  function takeAgain(delay: number): void {
+    again ??= setTimeout(() => {
+      again = undefined;
+      if (latest !== undefined) take(latest);
+    }, delay);
+  }
+
+  /** Says it once, until the service is handled again. @returns when to try again, in ms */
+  function fault(error: unknown): number {
+    faults += 1;
+    const stack = error instanceof Error ? error.stack?.slice(0, 4096) : undefined;
+    const fields = { upstream: name, err: error, stack };
+    const line = `${name}: a fault of the agent: ${brief(reason(error), 300)}: its peers stay`;
+    if (faults === 1) log.error(fields, line);
+    else log.debug(fields, line);
+    return backoff(faults, 1000, 30_000);
+  }
+
   function report({ malformed, panic }: Interpretation): void {
-    const warning = malformed.join('; ');
+    const more = malformed.length - mostNamed;
+    const warning = malformed.slice(0, mostNamed).join('; ') + (more > 0 ? `; ${more} more` : '');
     if (warning !== '' && warning !== warned) {
       log.warn({ upstream: name }, `${name}: left out: ${warning}`);
     }
@@ -65,24 +123,28 @@ export function follow(options: FollowOptions): Follower {
     panicked = panic;
   }
 
-  async function refreshNames(): Promise<void> {
-    if (names.length === 0 || latest === undefined) return;
-    if (await resolver.refresh(names)) await take(latest);
+  async function watch(): Promise<void> {
+    const { signal } = abort;
+    const query = { service, filter, consistency };
+    while (!signal.aborted) {
+      try {
+        await watchService({ client, query, answered: take, failed: options.failed, signal });
+      } catch (error) {
+        await sleep(fault(error), signal);
+      }
+    }
   }
 
-  const timer = setInterval(refreshNames, refreshInterval);
-  watchService({
-    client,
-    query: { service, filter, consistency },
-    answered: take,
-    failed: options.failed,
-    signal: abort.signal,
-  });
+  const timer = setInterval(resolver.refresh, refreshInterval);
+  watch();
   return {
     take,
     stop() {
       clearInterval(timer);
+      clearTimeout(again);
       abort.abort();
+      // Forgets the names, so that none is looked up any more.
+      resolver.resolve([]);
     },
   };
 }

@@ -1,53 +1,109 @@
-import { lookup } from 'node:dns/promises';
+import { isIP } from 'node:net';
+import type { Lookup } from './lookup.ts';
 
-export interface Resolver {
-  /**
-   * The addresses of host names. A name not seen before is looked up first. One
-   * that was not found has none, and waits for `refresh` to be looked up again.
-   */
-  resolve(names: string[]): Promise<ReadonlyMap<string, string[]>>;
-  /**
-   * Looks the names up again and forgets all others. One that cannot be found
-   * now keeps its addresses.
-   *
-   * @returns whether any has other addresses than before
-   */
-  refresh(names: string[]): Promise<boolean>;
+export interface Resolution {
+  /** What is known now of each name; one that was never found has none. */
+  addresses: ReadonlyMap<string, string[]>;
+  /** The names of which nothing is known yet, since their first look-up goes on. */
+  awaited: string[];
 }
 
-/** @param failed hears of each name that was not found, once until it is */
-export function createResolver(failed: (name: string, error: Error) => void): Resolver {
-  const known = new Map<string, string[]>();
-  const missing = new Set<string>();
+/** The addresses of host names. It looks them up beside: nobody waits for it. */
+export interface Resolver {
+  /**
+   * Says what is known now, begins to look up the names that are new and
+   * forgets all others.
+   *
+   * @param earlier addresses that a new name has until it is looked up
+   */
+  resolve(names: string[], earlier?: ReadonlyMap<string, string[]>): Resolution;
+  /** Looks all names up again. One that cannot be found now keeps its addresses. */
+  refresh(): void;
+  /** Ends when the first look-up of each name has ended. */
+  settled(): Promise<void>;
+}
 
-  /** @returns whether the addresses are other than before */
-  async function look(name: string): Promise<boolean> {
+export interface ResolverOptions {
+  lookup: Lookup;
+  /** Hears that a name has other addresses now, or has none and is awaited no more. */
+  changed: () => void;
+  /** Hears of each name that was not found, once until it is. */
+  failed: (name: string, error: Error, addresses: string[]) => void;
+}
+
+interface Name {
+  addresses: string[];
+  state: 'new' | 'found' | 'missing';
+  /** The look-up that goes on. */
+  looking: Promise<void> | undefined;
+}
+
+/** Names that one resolver looks up at once. */
+const most = 32;
+
+export function createResolver({ lookup, changed, failed }: ResolverOptions): Resolver {
+  const known = new Map<string, Name>();
+  const waiting: (() => void)[] = [];
+  let running = 0;
+
+  function isWanted(name: string, entry: Name): boolean {
+    return known.get(name) === entry;
+  }
+
+  async function look(name: string, entry: Name): Promise<void> {
+    if (running < most) running += 1;
+    else await new Promise<void>((resolve) => waiting.push(resolve));
+    const before = { ...entry };
     try {
-      const found = await lookup(name, { all: true });
-      const addresses = found.map(({ address }) => address).sort();
-      const changed = addresses.join() !== known.get(name)?.join();
-      known.set(name, addresses);
-      missing.delete(name);
-      return changed;
+      if (!isWanted(name, entry)) return;
+      const found = (await lookup(name)).filter((ip) => isIP(ip) !== 0 && !ip.includes('%'));
+      if (found.length === 0) throw new Error('it has only addresses with a zone');
+      entry.addresses = found.sort();
+      entry.state = 'found';
     } catch (error) {
-      if (!missing.has(name)) failed(name, error as Error);
-      missing.add(name);
-      return false;
+      entry.state = 'missing';
+      if (isWanted(name, entry) && before.state !== 'missing') {
+        failed(name, error as Error, entry.addresses);
+      }
+    } finally {
+      const next = waiting.shift();
+      if (next === undefined) running -= 1;
+      else next();
     }
+    const isOther = entry.addresses.join() !== before.addresses.join();
+    const isOver = before.state === 'new' && entry.addresses.length === 0;
+    if (isWanted(name, entry) && (isOther || isOver)) changed();
+  }
+
+  function begin(name: string, entry: Name): void {
+    entry.looking ??= look(name, entry).finally(() => {
+      entry.looking = undefined;
+    });
   }
 
   return {
-    async resolve(names) {
-      await Promise.all(names.filter((name) => !known.has(name) && !missing.has(name)).map(look));
-      return known;
-    },
-    async refresh(names) {
-      for (const name of [...known.keys(), ...missing]) {
-        if (names.includes(name)) continue;
-        known.delete(name);
-        missing.delete(name);
+    resolve(names, earlier) {
+      const wanted = new Set(names);
+      for (const name of known.keys()) if (!wanted.has(name)) known.delete(name);
+      for (const name of wanted) {
+        if (known.has(name)) continue;
+        const addresses = earlier?.get(name) ?? [];
+        const entry: Name = { addresses, state: 'new', looking: undefined };
+        known.set(name, entry);
+        begin(name, entry);
       }
-      return (await Promise.all(names.map(look))).includes(true);
+      const all = [...known];
+      const isAwaited = ({ state, addresses }: Name) => state === 'new' && addresses.length === 0;
+      return {
+        addresses: new Map(all.map(([name, { addresses }]) => [name, addresses])),
+        awaited: all.filter(([, entry]) => isAwaited(entry)).map(([name]) => name),
+      };
+    },
+    refresh() {
+      for (const [name, entry] of known) begin(name, entry);
+    },
+    async settled() {
+      await Promise.all([...known.values()].map(({ looking }) => looking));
     },
   };
 }

@@ -120,6 +120,7 @@ export function createWatches({ tracking, config, changed, log }: WatchesOptions
         upstream,
         consistency: consul.consistency ?? 'stale',
         log,
+        remembered: () => tracking.upstreams.get(name)?.peers ?? {},
         answered: (answer) => take(name, answer),
         failed: (error) => outage.failed(name, error),
       });

@@ -1,0 +1,158 @@
+import assert from 'node:assert/strict';
+import { Writable } from 'node:stream';
+import { type TestContext, test } from 'node:test';
+import { pino } from 'pino';
+import { resolveConfig } from '../../agent/config/config.ts';
+import { createConsulClient } from '../../agent/consul/client.ts';
+import { type Follower, follow } from '../../agent/consul/follow.ts';
+import type { Lookup } from '../../agent/consul/lookup.ts';
+import type { Peers } from '../../agent/table/document.ts';
+import { until } from '../stack/process.ts';
+import { FakeConsul, ok } from './fake-consul.ts';
+
+interface Options {
+  entries: unknown[];
+  lookup?: Lookup;
+  remembered?: Peers;
+  /** Called for each answer that was taken. */
+  answered?: () => void;
+}
+
+interface Following {
+  follower: Follower;
+  /** The addresses of each answer that was taken. */
+  taken: string[];
+  failures: string[];
+  log: { level: number; msg: string; stack?: string }[];
+}
+
+function entry(ID: string, Address: string) {
+  const Service = { ID, Address, Port: 80 };
+  return { Node: { Node: 'n1', Address: '10.0.0.1' }, Service, Checks: [] };
+}
+
+/** Follows a fake Consul that answers once and then holds, until the test ends. */
+async function start(t: TestContext, options: Options): Promise<Following> {
+  const fake = await FakeConsul.start([ok(7, options.entries)]);
+  const config = resolveConfig({ service: ['web'], consul: fake.address }, {}, {});
+  const client = createConsulClient(config.consul);
+  const upstream = config.upstreams.get('web');
+  assert(upstream !== undefined);
+  const lines = new Writable({
+    write(line, _, done) {
+      following.log.push(JSON.parse(String(line)));
+      done();
+    },
+  });
+  const following: Omit<Following, 'follower'> = { taken: [], failures: [], log: [] };
+  const follower = follow({
+    client,
+    name: 'web',
+    upstream,
+    consistency: 'default',
+    log: pino(lines),
+    remembered: () => options.remembered ?? {},
+    lookup: options.lookup ?? (async () => ['10.0.0.9']),
+    answered({ peers }) {
+      options.answered?.();
+      following.taken.push(Object.keys(peers).join());
+      return true;
+    },
+    failed: ({ message }) => following.failures.push(message),
+  });
+  t.after(async () => {
+    follower.stop();
+    client.close();
+    await fake.stop();
+  });
+  return Object.assign(following, { follower });
+}
+
+/** A lookup of names that have no answer until the test gives one. */
+function later(): { lookup: Lookup; end: (result: string[] | Error) => void } {
+  let end = (_: string[] | Error) => {};
+  const lookup: Lookup = () =>
+    new Promise((resolve, reject) => {
+      end = (result) => (result instanceof Error ? reject(result) : resolve(result));
+    });
+  return { lookup, end: (result) => end(result) };
+}
+
+test('a name that is being looked up holds up nobody, and comes when it is found', async (t) => {
+  const { lookup, end } = later();
+  const entries = [entry('a', '10.0.0.5'), entry('b', 'slow.test')];
+  const it = await start(t, { entries, lookup });
+  await until('the first', () => it.taken.length === 1);
+  assert.equal(it.follower.take([entry('c', '10.0.0.6'), entry('b', 'slow.test')]), true);
+  end(['10.0.0.9']);
+  await until('the third', () => it.taken.length === 3);
+  assert.deepEqual(it.taken, ['10.0.0.5:80', '10.0.0.6:80', '10.0.0.9:80,10.0.0.6:80']);
+});
+
+test('when all instances are by name nothing changes until their look-up has ended', async (t) => {
+  const { lookup, end } = later();
+  const it = await start(t, { entries: [entry('a', 'slow.test')], lookup });
+  assert.equal(it.follower.take([entry('b', 'slow.test')]), false);
+  assert.deepEqual([it.taken, it.failures], [[], []]);
+  end(new Error('no answer'));
+  await until('the failure', () => it.failures.length > 0);
+  assert.equal(it.failures[0], 'none of 1 instances can be used: slow.test cannot be resolved');
+  assert.deepEqual(it.taken, []);
+});
+
+test('a name keeps the addresses that it had before the start', async (t) => {
+  const { lookup, end } = later();
+  const entries = [entry('a', '10.0.0.5'), entry('b', 'slow.test')];
+  const remembered = { '10.0.0.9:80': { id: 'b' }, '10.0.0.8:80': { id: 'x' } };
+  const it = await start(t, { entries, lookup, remembered });
+  await until('the first', () => it.taken.length === 1);
+  end(new Error('no answer'));
+  await until('a line', () => it.log.length === 1);
+  assert.equal(it.log[0]?.msg, 'web: keeps 1 addresses: slow.test: no answer');
+  it.follower.take(entries);
+  assert.deepEqual(it.taken, ['10.0.0.5:80,10.0.0.9:80', '10.0.0.5:80,10.0.0.9:80']);
+});
+
+test('a name that was found keeps its addresses over an answer without instances', async (t) => {
+  const remembered: Peers = {};
+  const entries = [entry('a', '10.0.0.5'), entry('b', 'web.test')];
+  const found = Promise.resolve(['10.0.0.9']);
+  let lookups = 0;
+  const lookup: Lookup = () => {
+    lookups += 1;
+    return lookups === 1 ? found : new Promise(() => {});
+  };
+  const it = await start(t, { entries, lookup, remembered });
+  await until('both', () => it.taken.at(-1) === '10.0.0.5:80,10.0.0.9:80');
+  Object.assign(remembered, { '10.0.0.9:80': { id: 'b' } });
+  it.follower.take([]);
+  it.follower.take(entries);
+  assert.equal(it.taken.at(-1), '10.0.0.5:80,10.0.0.9:80');
+});
+
+test('a fault of our own is that service’s: said once with its stack, not laid to Consul, and tried again', async (t) => {
+  let faults = 0;
+  const it = await start(t, {
+    entries: [entry('a', '10.0.0.5')],
+    answered() {
+      faults += 1;
+      if (faults < 3) throw new TypeError('x is not a function');
+    },
+  });
+  await until('it is taken', () => it.taken.length === 1);
+  assert.equal(faults, 3);
+  assert.deepEqual(it.failures, []);
+  assert.deepEqual(
+    it.log.map(({ msg }) => msg),
+    ['web: a fault of the agent: x is not a function: its peers stay', 'web: handled again'],
+  );
+  assert.equal(it.log[0]?.level, 50);
+  assert.match(it.log[0]?.stack ?? '', /^TypeError: x is not a function\n +at .*follow\.test\.ts/);
+});
+
+test('many malformed instances are one short line', async (t) => {
+  const bad = Array.from({ length: 1000 }, (_, i) => entry(`m-${i}`, 'x y'));
+  const it = await start(t, { entries: [entry('a', '10.0.0.5'), ...bad] });
+  await until('a line', () => it.log.length === 1);
+  assert.match(it.log[0]?.msg ?? '', /^web: left out: m-0 on n1: .*; m-4 on n1: [^;]*; 995 more$/);
+});
