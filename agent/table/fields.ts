@@ -56,7 +56,10 @@ export const balance = expected<Balance>(
 );
 
 export const hashKey = expected<string>(
-  (value) => isText(value, 1, 1024) && /\$[A-Za-z0-9_{]/.test(String(value)),
+  (value) =>
+    isText(value, 1, 1024) &&
+    /\$(\w|\{\w+\})/.test(String(value)) &&
+    !/\$\{(?!\w+\})/.test(String(value)),
   'a string with nginx variables, such as $remote_addr',
 );
 

@@ -90,8 +90,9 @@ end
 
 
 local function variables(value)
-    if type(value) ~= "string" or #value > 1024
-       or not find(value, "%$[%w_{]") or find(value, "%c")
+    local rest, braced = gsub(tostring(value), "%${[%w_]+}", " ")
+    if type(value) ~= "string" or #value > 1024 or find(value, "%c")
+       or braced == 0 and not find(rest, "%$[%w_]") or find(rest, "${", 1, true)
     then
         return "a string with nginx variables, such as $remote_addr"
     end

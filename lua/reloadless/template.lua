@@ -4,9 +4,14 @@ local concat = table.concat
 local format = string.format
 local gmatch = string.gmatch
 local loadstring = loadstring
+local min = math.min
 local sub = string.sub
 
 local _M = {}
+
+-- LuaJIT joins no more than some 190 values in one expression: see
+-- docs/discoveries/long-concatenations.md
+local group_size = 100
 
 
 --- @param text with variables
@@ -34,8 +39,13 @@ function _M.compile(text)
     end
     add_literal(#text)
 
-    return loadstring("local var = ngx.var return function() return "
-                      .. concat(parts, " .. ") .. " end")()
+    local groups = {}
+    for i = 1, #parts, group_size do
+        groups[#groups + 1] =
+            concat(parts, " .. ", i, min(i + group_size - 1, #parts))
+    end
+    return loadstring("local var = ngx.var return function() return ("
+                      .. concat(groups, ") .. (") .. ") end")()
 end
 
 

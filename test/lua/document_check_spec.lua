@@ -101,9 +101,10 @@ describe("an upstream", function()
                                        "random" },
                 { "roundrobin", "", "Hash", 1, true, null, {} })
     check_field(wrap, "", "hash_key",
-                { "$remote_addr", "$a$b", "x-${arg_id}",
+                { "$remote_addr", "$a$b", "x-${arg_id}", "$${a}{b}", "${_}$",
                   "$" .. ("x"):rep(1023) },
                 { "", "remote_addr", "$", "$ ", "$" .. ("x"):rep(1024),
+                  "${a", "${}", "$a${", "$a${b-c}",
                   "$a\n", "$a\0", 1, true, null, {} })
     check_field(wrap, "", "sticky", { "s", "my_Session-1", ("x"):rep(64) },
                 { "", "a b", "a;b", "a=b", "ü", ("x"):rep(65), 1, true, null,

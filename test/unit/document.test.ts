@@ -97,6 +97,11 @@ const refused: [string, unknown, string][] = [
     'upstreams.web.hash_key: "x" is not a string with nginx variables, such as $remote_addr',
   ],
   [
+    'a hash key with a brace that is not closed',
+    withUpstream({ hash_key: '$uri${host' }),
+    'upstreams.web.hash_key: "$uri${host" is not a string with nginx variables, such as $remote_addr',
+  ],
+  [
     'a cookie name with a space',
     withUpstream({ sticky: 'a b' }),
     'upstreams.web.sticky: "a b" is not a cookie name: 1 to 64 of A-Z a-z 0-9 _ -',
