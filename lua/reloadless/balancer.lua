@@ -6,6 +6,7 @@
 
 local attempt = require("reloadless.attempt")
 local base = require("resty.core.base")
+local clock = require("reloadless.clock")
 local counters = require("reloadless.counters")
 local fitness = require("reloadless.fitness")
 local inflight = require("reloadless.inflight")
@@ -23,7 +24,7 @@ local get_request = base.get_request
 local math_min = math.min
 local md5 = ngx.md5
 local ngx = ngx
-local now = ngx.now
+local now = clock.now
 local pairs = pairs
 local pick_fit = fitness.pick
 local set_current_peer = balancer.set_current_peer

@@ -1,6 +1,6 @@
 -- Which peers of an upstream may be picked now, and with what weight: ejection
 -- after failures, slow start, and peers with no connection left. Time is given
--- by the caller, in seconds.
+-- by the caller, in seconds of a clock that is never set back.
 --
 -- max_fails and fail_timeout are nginx's (ngx_http_upstream_module, server):
 -- max_fails failures within fail_timeout eject a peer for fail_timeout; then

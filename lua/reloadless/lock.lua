@@ -1,6 +1,7 @@
 -- One write at a time over all workers; what one that ended halfway has left is
 -- mended before the next.
 
+local clock = require("reloadless.clock")
 local layout = require("reloadless.layout")
 local process = require("reloadless.process")
 local upstreams = require("reloadless.table")
@@ -44,7 +45,7 @@ end
 -- @return whether it was had, and whether the worker that held it has died
 local function lock()
     local pid = ngx.worker.pid()
-    local deadline = ngx.now() + lock_seconds
+    local deadline = clock.now() + lock_seconds
     repeat
         -- the slot is always to be had: only who holds the lock fills the dict
         local ok = dict:safe_add("lock", pid)
@@ -66,7 +67,7 @@ local function lock()
             break
         end
         ngx.sleep(0.001)
-    until ngx.now() > deadline
+    until clock.now() > deadline
 
     return false
 end

@@ -21,6 +21,7 @@ const packages = {
     'lua-busted': 'busted',
     'lua-check': 'luacheck',
     openssl: 'openssl',
+    faketime: 'faketime',
   },
   bench: { wrk: 'wrk' },
   compose: {

@@ -5,11 +5,12 @@
 -- answer counts at once and in full, a faster one bit by bit, and a peer that
 -- gets no requests is forgiven.
 
+local clock = require("reloadless.clock")
 local sampled = require("reloadless.picker.sampled")
 
 local exp = math.exp
 local max = math.max
-local now = ngx.now
+local now = clock.now
 
 -- seconds after which an answer counts for a third
 local memory = 10

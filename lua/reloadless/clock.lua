@@ -1,0 +1,23 @@
+-- A clock that nobody sets: nginx's own for its timers, from CLOCK_MONOTONIC,
+-- read once in each turn of its event loop. ngx.now() is the wall clock, which
+-- may step: see docs/discoveries/clocks.md
+
+local ffi = require("ffi")
+
+local C = ffi.C
+local tonumber = tonumber
+
+ffi.cdef[[
+extern intptr_t ngx_current_msec;
+]]
+
+local _M = {}
+
+
+--- @return seconds since some time
+function _M.now()
+    return tonumber(C.ngx_current_msec) / 1000
+end
+
+
+return _M
