@@ -21,6 +21,7 @@ local count_begin = counters.begin
 local count_finish = counters.finish
 local get_last_failure = balancer.get_last_failure
 local get_request = base.get_request
+local match = string.match
 local math_min = math.min
 local md5 = ngx.md5
 local ngx = ngx
@@ -60,6 +61,15 @@ local function find_upstream(name)
     found = found or upstream.new(name)
     built[name] = found:sync(version, now()) and found or nil
     return built[name]
+end
+
+
+--- Whether the table has a limit for the peer of this id.
+function _M.is_limited(id)
+    local name, key = match(id, "^([^:]+):(.+)$")
+    local found = find_upstream(name)
+    local peer = found and found.peers[key]
+    return peer ~= nil and peer.max_conns > 0
 end
 
 

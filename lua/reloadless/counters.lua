@@ -2,12 +2,13 @@
 -- and add up once a second in the dict reloadless_counters, so that a request
 -- pays for no shared write.
 
-local inflight = require("reloadless.inflight")
+local process = require("reloadless.process")
 
 local concat = table.concat
 local find = string.find
 local gmatch = string.gmatch
 local ipairs = ipairs
+local sub = string.sub
 
 local _M = {}
 
@@ -53,15 +54,10 @@ local function flush(premature)
         end
     end
     touched = busy
-    if ngx.worker.id() == 0 then
-        inflight.reap_gone()
-    end
 
-    -- what a killed worker reported goes with its time to live
-    local key = "a:" .. ngx.worker.pid()
+    local key = "a:" .. process.id()
     if #lines > 0 then
-        dict:set(key, concat(lines, "\n"),
-                 is_ending and 3600 or 3 * flush_seconds)
+        dict:set(key, concat(lines, "\n"))
     else
         dict:delete(key)
     end
@@ -96,7 +92,14 @@ end
 function _M.reader()
     local active, ejected = {}, {}
     for _, key in ipairs(dict:get_keys(0)) do
-        local lines = find(key, "a:", 1, true) == 1 and dict:get(key) or ""
+        local lines = ""
+        if find(key, "a:", 1, true) == 1 then
+            if process.is_alive(sub(key, 3)) then
+                lines = dict:get(key) or ""
+            else
+                dict:delete(key)
+            end
+        end
         for id, count, mark in gmatch(lines, "(%S+) (%d+)([^\n]*)") do
             active[id] = (active[id] or 0) + count
             ejected[id] = ejected[id] or mark ~= ""
@@ -123,7 +126,6 @@ end
 
 --- Starts the reports of this worker.
 function _M.init_worker()
-    inflight.init_worker(dict)
     assert(ngx.timer.every(flush_seconds, flush))
 end
 

@@ -1,6 +1,6 @@
 -- The upstream table as a document: which fields there are, what they may
 -- hold, how one upstream is patched (RFC 7396) and written down in one
--- canonical form. Pure but for ngx.null.
+-- canonical form. Pure but for ngx.null and whether there is a dict.
 
 local address = require("reloadless.address")
 local cjson = require("cjson.safe")
@@ -33,6 +33,17 @@ local function integer(low, high)
             return format("an integer from %d to %d", low, high)
         end
     end
+end
+
+
+-- Requests at once are counted in a dict of their own.
+local function limit(value)
+    local expected = integer(0, 65535)(value)
+    if not expected and value > 0 and not ngx.shared.reloadless_inflight then
+        return "0, since nginx.conf lacks lua_shared_dict reloadless_inflight"
+               .. " 1m"
+    end
+    return expected
 end
 
 
@@ -106,7 +117,7 @@ local peer_fields = {
     { "drain", boolean },
     { "id", text(255) },
     { "zone", text(255) },
-    { "max_conns", integer(0, 65535) },
+    { "max_conns", limit },
     { "slow_start", seconds(86400) },
 }
 

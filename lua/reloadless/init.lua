@@ -12,6 +12,7 @@ local address = require("reloadless.address")
 local admin = require("reloadless.admin")
 local balancer = require("reloadless.balancer")
 local counters = require("reloadless.counters")
+local inflight = require("reloadless.inflight")
 local listeners = require("reloadless.listeners")
 local snapshot = require("reloadless.snapshot")
 local upstreams = require("reloadless.table")
@@ -128,6 +129,7 @@ function _M.init(options)
     })
 
     counters.init()
+    inflight.init()
     local is_new = upstreams.init()
     if is_new and options.snapshot then
         snapshot.load(options.snapshot, refuse)
@@ -144,6 +146,7 @@ function _M.init_worker()
     math.randomseed((a * 65536 + b * 256 + c) * 1000 + ngx.worker.pid())
 
     counters.init_worker()
+    inflight.init_worker(balancer.is_limited)
 end
 
 

@@ -12,8 +12,8 @@
 --   c:<name>:<id>         chunk: its peers; the id is <version>:<i>, the i-th
 --                         chunk of the write that made that version
 --   h:…+<n>, c:…+<n>      piece n, from 2 on, of a long head or chunk
---   lock                  pid of the worker that writes
---   steal:<pid>           pid of the worker that takes the lock of a dead one
+--   lock                  process id of the worker that writes
+--   steal:<id>            that of the one that takes the lock of a dead one
 --
 -- A change of one peer touches one chunk, for the writer and for each worker
 -- that follows.

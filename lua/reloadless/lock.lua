@@ -44,22 +44,22 @@ end
 
 -- @return whether it was had, and whether the worker that held it has died
 local function lock()
-    local pid = ngx.worker.pid()
+    local id = process.id()
     local deadline = clock.now() + lock_seconds
     repeat
         -- the slot is always to be had: only who holds the lock fills the dict
-        local ok = dict:safe_add("lock", pid)
+        local ok = dict:safe_add("lock", id)
         if ok then
             return true
         end
 
         local holder = dict:get("lock")
         if holder and not process.is_alive(holder)
-           and dict:safe_add("steal:" .. holder, pid, lock_seconds)
+           and dict:safe_add("steal:" .. holder, id, lock_seconds)
            -- a worker that was stopped meanwhile may come late
            and dict:get("lock") == holder
         then
-            dict:set("lock", pid)
+            dict:set("lock", id)
             return true, true
         end
 

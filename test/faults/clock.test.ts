@@ -11,7 +11,7 @@ import {
   startPeers,
   startWaiting,
 } from '../integration/backends.ts';
-import { onTwoWorkers, startOpenresty, tries } from '../integration/openresty.ts';
+import { onTwoWorkers, peerStatus, startOpenresty, tries } from '../integration/openresty.ts';
 import { temporaryFolder } from '../stack/folder.ts';
 import { until } from '../stack/process.ts';
 
@@ -99,4 +99,18 @@ test('an ejected peer is left alone for fail_timeout, although the clock went on
   for (let i = 0; i < 4; i += 1) await one.send('GET', '/');
   await step('+1h');
   for (let i = 0; i < 10; i += 1) assert.equal(tries(await one.send('GET', '/')).length, 1);
+});
+
+test('what a killed worker had under way is not shown, although the clock went back', async () => {
+  const waiting = await startWaiting();
+  await admin.write('PUT', path, { peers: peersOf(waiting) });
+  const pid = Number((await one.send('GET', '/now')).headers['x-worker']);
+  const lost = one.send('GET', '/').catch(() => undefined);
+  await waiting.next();
+  const active = async () => (await peerStatus(admin, waiting)).active;
+  await until('it is counted', async () => (await active()) === 1);
+  await step('-1h');
+  process.kill(pid, 'SIGKILL');
+  await lost;
+  await until('it is gone', async () => (await active()) === 0);
 });

@@ -33,7 +33,7 @@ const open = await startOpenresty({
     location @static { return 200 "static"; }
     location = /held {
         content_by_lua_block {
-            local dict = ngx.shared.reloadless_counters
+            local dict = ngx.shared.reloadless_inflight
             for _, key in ipairs(dict:get_keys(0)) do
                 if key:find("^[mo]:") then ngx.say(key, " ", dict:get(key)) end
             end

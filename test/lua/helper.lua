@@ -18,6 +18,7 @@ local clock = { now = 1000 }
 
 rawset(_G, "ngx", {
     null = require("cjson").null,
+    shared = { reloadless_inflight = {} },
     -- CRC-32 of ISO 3309, as nginx has it
     crc32_short = function(text)
         local crc = -1

@@ -16,6 +16,8 @@ export interface NginxOptions {
   init?: string;
   /** Of the admin endpoint; default that of `token.ts`, null for none. */
   tokenFile?: string | null;
+  /** What else is other than in the include that ships: texts and their replacements. */
+  changes?: [string, string][];
   /** Lines for the main context. */
   main?: string;
   /** Without Reloadless: what it is measured against, or a backend. */
@@ -118,6 +120,7 @@ ${options.http({ port: this.port, adminPort: this.adminPort })}
       ['127.0.0.1:9410', options.adminListen ?? `127.0.0.1:${this.adminPort}`],
       ['reloadless 16m', `reloadless ${options.dict ?? '16m'}`],
       ['init{', `init{ ${options.init ?? ''}`],
+      ...(options.changes ?? []),
     ];
     let text = readFileSync(join(checkout, 'nginx/reloadless.conf'), 'utf8');
     for (const [from, to] of changes) {
