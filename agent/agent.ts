@@ -1,9 +1,9 @@
-import { copyFileSync } from 'node:fs';
 import type { Config } from './config/config.ts';
 import { createWatches } from './consul/watches.ts';
 import { identify } from './openresty/lease.ts';
 import { createTargets } from './openresty/targets.ts';
-import { loadSnapshot } from './snapshot/file.ts';
+import { readSnapshotFile, replaceFile } from './snapshot/file.ts';
+import { decodeSnapshot } from './snapshot/format.ts';
 import { createSnapshotWriter, type SnapshotWriter } from './snapshot/writer.ts';
 import { desired, ownDocument, wantedOf } from './table/desired.ts';
 import { type Document, entry } from './table/document.ts';
@@ -55,14 +55,17 @@ export function startAgent(first: Config, log: Log): Agent {
   }
 
   function openSnapshot(path: string): SnapshotWriter {
-    return createSnapshotWriter(
-      path,
-      () => ownDocument(wanted(), config.owner),
-      (error) => {
-        if (error === undefined) log.debug(`snapshot ${path} written`);
-        else log.error({ err: error }, `snapshot ${path}: ${reason(error)}`);
+    return createSnapshotWriter(path, () => ownDocument(wanted(), config.owner), {
+      written(failures) {
+        if (failures === 0) log.debug(`snapshot ${path} written`);
+        else log.info(`snapshot ${path} can be written again`);
       },
-    );
+      failed(error, failures) {
+        const level = failures === 1 ? 'error' : 'debug';
+        const message = `snapshot ${path} is not written, and tried again: ${reason(error)}`;
+        log[level]({ err: error, failures }, message);
+      },
+    });
   }
 
   const watches = createWatches({ tracking, config: () => config, changed, log });
@@ -94,26 +97,30 @@ export function startAgent(first: Config, log: Log): Agent {
   }
 
   function restore(path: string): void {
+    let bytes: Buffer | undefined;
     try {
-      const saved = loadSnapshot(path);
-      if (saved === undefined) return;
-      for (const [name, { peers }] of Object.entries(saved.document.upstreams)) {
+      bytes = readSnapshotFile(path);
+      if (bytes === undefined) return;
+      const { savedAt, document, leftOut } = decodeSnapshot(bytes);
+      for (const [name, { peers }] of Object.entries(document.upstreams)) {
         remember(tracking, name, peers);
       }
-      log.info(`snapshot of ${saved.savedAt.toISOString()} read from ${path}`);
+      log.info(`snapshot of ${savedAt.toISOString()} read from ${path}`);
+      if (leftOut.length > 0) {
+        const message = `snapshot ${path}: ${leftOut.length} left out, the first: ${leftOut[0]}`;
+        log.error({ leftOut: leftOut.slice(0, 10) }, message);
+      }
     } catch (error) {
       log.error({ err: error }, `snapshot ${path} is not used: ${reason(error)}`);
-      keepForPerson(path);
+      if (bytes !== undefined) keepForPerson(`${path}.damaged`, bytes);
     }
   }
 
   /** The next change writes a new snapshot over the damaged one. */
-  function keepForPerson(path: string): void {
-    try {
-      copyFileSync(path, `${path}.damaged`);
-    } catch (error) {
-      log.error({ err: error }, `${path}.damaged: ${reason(error)}`);
-    }
+  function keepForPerson(path: string, bytes: Buffer): void {
+    replaceFile(path, bytes).catch((error) => {
+      log.error({ err: error }, `${path}: ${reason(error)}`);
+    });
   }
 
   reload(first);

@@ -1,42 +1,95 @@
-import { readFileSync } from 'node:fs';
-import { open, rename } from 'node:fs/promises';
-import { dirname } from 'node:path';
-import { decodeSnapshot, encodeSnapshot, type Snapshot } from './format.ts';
+import { randomBytes } from 'node:crypto';
+import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs';
+import { lstat, open, readdir, rename, rm } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import {
+  decodeSnapshot,
+  encodeSnapshot,
+  largest,
+  type ReadSnapshot,
+  type Snapshot,
+} from './format.ts';
+
+/** A temporary file of this age, in ms, is one that a killed writer has left. */
+const stale = 3_600_000;
+
+/**
+ * @returns undefined when there is no file
+ * @throws Error when it cannot be read or is no regular file
+ */
+export function readSnapshotFile(path: string): Buffer | undefined {
+  let fd: number;
+  try {
+    // Opening a FIFO would wait for somebody to write into it.
+    fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
+  }
+  try {
+    const about = fstatSync(fd);
+    if (!about.isFile()) throw new Error('it is not a regular file');
+    if (about.size > largest) throw new Error(`it has ${about.size} bytes, the most is ${largest}`);
+    return readFileSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
 
 /**
  * @returns undefined when there is no file
  * @throws Error saying how the file is damaged, or why it cannot be read
  */
-export function loadSnapshot(path: string): Snapshot | undefined {
-  let bytes: Buffer;
-  try {
-    bytes = readFileSync(path);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    throw error;
-  }
-  return decodeSnapshot(bytes);
+export function loadSnapshot(path: string): ReadSnapshot | undefined {
+  const bytes = readSnapshotFile(path);
+  return bytes && decodeSnapshot(bytes);
+}
+
+/** Writes a snapshot. Everybody may read it: nginx does. */
+export async function saveSnapshot(path: string, snapshot: Snapshot): Promise<void> {
+  await replaceFile(path, encodeSnapshot(snapshot));
 }
 
 /**
- * Writes a snapshot so that a reader, and a machine that loses its power,
- * finds the old one or the new one. Everybody may read it: nginx does.
+ * Writes a file so that a reader, and a machine that loses its power, finds the
+ * old one or the new one, however many write at once.
  */
-export async function saveSnapshot(path: string, snapshot: Snapshot): Promise<void> {
-  const temporary = `${path}.tmp`;
-  const file = await open(temporary, 'w');
+export async function replaceFile(path: string, bytes: Buffer): Promise<void> {
+  const temporary = `${path}.${randomBytes(8).toString('hex')}.tmp`;
   try {
-    await file.chmod(0o644);
-    await file.writeFile(encodeSnapshot(snapshot));
-    await file.sync();
-  } finally {
-    await file.close();
+    // x: fails where anything is, a symbolic link too
+    const file = await open(temporary, 'wx', 0o644);
+    try {
+      await file.chmod(0o644);
+      await file.writeFile(bytes);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(temporary, path);
+  } catch (error) {
+    await rm(temporary, { force: true });
+    throw error;
   }
-  await rename(temporary, path);
   const folder = await open(dirname(path), 'r');
   try {
     await folder.sync();
   } finally {
     await folder.close();
+  }
+  await removeStale(path);
+}
+
+/** Writers that were killed have left their temporary files. */
+async function removeStale(path: string): Promise<void> {
+  const folder = dirname(path);
+  const start = `${basename(path)}.`;
+  for (const name of await readdir(folder)) {
+    if (!name.startsWith(start) || !/^[0-9a-f]{16}\.tmp$/.test(name.slice(start.length))) continue;
+    const leftover = join(folder, name);
+    // Its own writer, or another one that clears up, may be faster.
+    const about = await lstat(leftover).catch(() => undefined);
+    if (about !== undefined && about.mtimeMs < Date.now() - stale)
+      await rm(leftover, { force: true });
   }
 }

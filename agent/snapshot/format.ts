@@ -2,21 +2,42 @@ import { crc32 } from 'node:zlib';
 import { z } from 'zod';
 import type { Document } from '../table/document.ts';
 import { refusal } from '../table/refusal.ts';
-import { parseDocument } from '../table/schema.ts';
+import { siftDocument } from '../table/schema.ts';
+
+// The reader in nginx, lua/reloadless/snapshot.lua, has the same rules:
+// test/cases/snapshots.json is run through both.
 
 export interface Snapshot {
   savedAt: Date;
   document: Document;
 }
 
+export interface ReadSnapshot extends Snapshot {
+  /** What the admin endpoint would refuse, one line each; it is not in the document. */
+  leftOut: string[];
+}
+
+/** What a snapshot may hold at most, in bytes. */
+export const largest = 64 * 1024 * 1024;
+
+const date = String.raw`\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])`;
+const time = String.raw`([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d+)?`;
+
 const header = z.object({
   format: z.literal(1, 'a snapshot of format 1'),
-  saved_at: z.iso.datetime('a time such as 2026-01-31T12:00:00.000Z'),
+  saved_at: z
+    .string()
+    .regex(new RegExp(`^${date}T${time}Z$`), 'a time such as 2026-01-31T12:00:00.000Z'),
   length: z.int(),
   crc32: z.int(),
 });
 
-/** Two lines: a header with the length in bytes and the CRC-32 of the second, and the document. */
+/**
+ * Two lines: a header with the length in bytes and the CRC-32 of the second,
+ * and the document.
+ *
+ * @throws Error when it is larger than a snapshot may be
+ */
 export function encodeSnapshot({ savedAt, document }: Snapshot): Buffer {
   const body = Buffer.from(JSON.stringify(document));
   const head = {
@@ -25,29 +46,51 @@ export function encodeSnapshot({ savedAt, document }: Snapshot): Buffer {
     length: body.length,
     crc32: crc32(body),
   };
-  return Buffer.concat([Buffer.from(`${JSON.stringify(head)}\n`), body, Buffer.from('\n')]);
+  const bytes = Buffer.concat([Buffer.from(`${JSON.stringify(head)}\n`), body, Buffer.from('\n')]);
+  if (bytes.length > largest)
+    throw new Error(`it has ${bytes.length} bytes, the most is ${largest}`);
+  return bytes;
 }
 
 /** @throws Error saying how the snapshot is damaged */
-export function decodeSnapshot(bytes: Buffer): Snapshot {
+export function decodeSnapshot(bytes: Buffer): ReadSnapshot {
   const end = bytes.indexOf('\n');
   if (end === -1) throw new Error('the first line does not end');
   const raw = parseJson(bytes.subarray(0, end), 'the first line');
   const head = header.safeParse(raw);
   if (!head.success) throw new Error(`the first line: ${refusal(head.error, raw)}`);
-  const body = bytes.subarray(end + 1, end + 1 + head.data.length);
-  if (body.length !== head.data.length) {
-    throw new Error(`it is cut off: ${body.length} of ${head.data.length} bytes`);
+  const body = bytes.subarray(end + 1, -1);
+  if (body.length !== head.data.length || bytes.at(-1) !== newline) {
+    const rest = bytes.length - end - 1;
+    throw new Error(
+      `it has ${rest} bytes behind the first line, not ${head.data.length} and a newline`,
+    );
   }
   if (crc32(body) !== head.data.crc32) throw new Error('the checksum does not match');
-  const document = parseDocument(parseJson(body, 'the second line'));
-  return { savedAt: new Date(head.data.saved_at), document };
+  const sifted = siftDocument(parseJson(body, 'the second line'));
+  return { savedAt: new Date(head.data.saved_at), ...sifted };
 }
 
+const newline = 10;
+// A byte order mark is no JSON to nginx either.
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+
+/**
+ * @throws Error when nginx could not read it: what is not JSON, half of a pair
+ *   of surrogates, or an array, since it cannot tell [] from {}
+ */
 function parseJson(bytes: Buffer, what: string): unknown {
+  let holdsArray = false;
+  let value: unknown;
   try {
-    return JSON.parse(bytes.toString());
+    value = JSON.parse(utf8.decode(bytes), (key, item) => {
+      if (/\p{Cs}/u.test(typeof item === 'string' ? key + item : key)) throw new Error('surrogate');
+      holdsArray ||= Array.isArray(item);
+      return item;
+    });
   } catch {
     throw new Error(`${what} is not JSON`);
   }
+  if (holdsArray) throw new Error(`${what} holds an array: expected objects only`);
+  return value;
 }

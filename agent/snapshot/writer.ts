@@ -1,27 +1,35 @@
+import { backoff } from '../retry.ts';
 import type { Document } from '../table/document.ts';
 import { saveSnapshot } from './file.ts';
 
 export interface SnapshotWriter {
   /** Writes the latest state soon; calls until then are one write. */
   changed(): void;
-  /** Ends after writing what is still unwritten. */
+  /** Ends after one more try to write what is still unwritten. */
   stop(): Promise<void>;
+}
+
+/** Hears of each write. */
+export interface WriteReport {
+  /** @param failures in a row before this one */
+  written(failures: number): void;
+  /** It is tried again. @param failures in a row, with this one */
+  failed(error: Error, failures: number): void;
 }
 
 /** Long enough to stay out of the way of the push of the same change. */
 const quiet = 100;
 
-/**
- * @param document gives the state to be saved
- * @param report hears of each write, with the error when it failed
- */
+/** @param document gives the state to be saved */
 export function createSnapshotWriter(
   path: string,
   document: () => Document,
-  report: (error?: Error) => void,
+  report: WriteReport,
 ): SnapshotWriter {
   let timer: NodeJS.Timeout | undefined;
   let dirty = false;
+  let stopped = false;
+  let failures = 0;
   let writing: Promise<void> = Promise.resolve();
 
   async function write(): Promise<void> {
@@ -29,13 +37,24 @@ export function createSnapshotWriter(
     dirty = false;
     try {
       await saveSnapshot(path, { savedAt: new Date(), document: document() });
-      report();
     } catch (error) {
-      report(error as Error);
+      dirty = true;
+      failures += 1;
+      if (!stopped) schedule(quiet + backoff(failures, 1000, 30_000));
+      report.failed(error as Error, failures);
+      return;
     }
+    const before = failures;
+    failures = 0;
+    report.written(before);
   }
 
-  // One write at a time: two would share the temporary file.
+  function schedule(ms: number): void {
+    clearTimeout(timer);
+    timer = setTimeout(flush, ms);
+  }
+
+  // One write at a time, so that an older state never replaces a newer one.
   function flush(): Promise<void> {
     clearTimeout(timer);
     timer = undefined;
@@ -46,8 +65,11 @@ export function createSnapshotWriter(
   return {
     changed() {
       dirty = true;
-      timer ??= setTimeout(flush, quiet);
+      if (timer === undefined) schedule(quiet);
     },
-    stop: flush,
+    stop() {
+      stopped = true;
+      return flush();
+    },
   };
 }

@@ -29,7 +29,7 @@ export function text(min: number, max: number) {
 }
 
 function isText(value: unknown, min: number, max: number): boolean {
-  if (typeof value !== 'string' || !value.isWellFormed() || /\p{Cc}/u.test(value)) return false;
+  if (typeof value !== 'string' || /[\p{Cc}\p{Cs}]/u.test(value)) return false;
   const length = Buffer.byteLength(value);
   return length >= min && length <= max;
 }

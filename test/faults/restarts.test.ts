@@ -1,6 +1,7 @@
 // Parts that die and come back, each alone and together.
 import assert from 'node:assert/strict';
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
 import { type TestContext, test } from 'node:test';
 import { loadSnapshot } from '../../agent/snapshot/file.ts';
 import type { Agent } from '../stack/agent.ts';
@@ -195,14 +196,36 @@ test('a damaged snapshot is said, left for a person, and goes on without it', as
   assert.throws(() => loadSnapshot(`${stack.nginx.snapshot}.damaged`));
 });
 
-test('a snapshot that cannot be written stops nothing', async (t) => {
+test('a snapshot that cannot be written stops nothing, is said once and tried again', async (t) => {
   const { stack, agent } = await scene(t);
-  // A folder in the way of the temporary file stops even root.
-  mkdirSync(`${stack.nginx.snapshot}.tmp`);
+  // A folder in its place stops even root.
+  rmSync(stack.nginx.snapshot);
+  mkdirSync(stack.nginx.snapshot);
   const two = await start(t, 'two');
   await register(stack, two);
   await served(stack, ['one', 'two']);
   await until('the agent says it', () => agent.messages.some((m) => /snapshot .*EISDIR/.test(m)));
+  await new Promise((resolve) => setTimeout(resolve, 2000));
+  rmdirSync(stack.nginx.snapshot);
+  await until('it is written', () => {
+    const peers = loadSnapshot(stack.nginx.snapshot)?.document.upstreams.web?.peers ?? {};
+    return Object.keys(peers).length === 2;
+  });
+  await until('and said', () => agent.messages.some((m) => m.endsWith('can be written again')));
+  assert.equal(agent.messages.filter((m) => m.includes('is not written')).length, 1);
+});
+
+test('a FIFO in the place of the snapshot holds up neither the agent nor nginx', async (t) => {
+  const { stack, agent } = await scene(t);
+  await agent.stop();
+  await stack.nginx.stop();
+  rmSync(stack.nginx.snapshot);
+  execFileSync('mkfifo', [stack.nginx.snapshot]);
+  agent.up();
+  await stack.nginx.up();
+  await served(stack, ['one']);
+  assert.ok(agent.messages.some((m) => /snapshot .* is not a regular file/.test(m)));
+  await until('a snapshot', () => loadSnapshot(stack.nginx.snapshot) !== undefined);
 });
 
 test('OpenResty away at the start gets all once it is there', async (t) => {
