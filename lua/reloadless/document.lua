@@ -140,6 +140,7 @@ local function index(fields)
     local by_name = {}
     for _, field in ipairs(fields) do
         by_name[field[1]] = field[2]
+        field.label = '"' .. field[1] .. '":'
     end
     return by_name
 end
@@ -154,6 +155,13 @@ local agent_fields = {
 local peer_checks = index(peer_fields)
 local upstream_checks = index(upstream_fields)
 local agent_checks = index(agent_fields)
+
+-- Each of them has a check of its own.
+function upstream_checks.peers(value)
+    if type(value) ~= "table" then
+        return "an object of peers by address"
+    end
+end
 
 
 --- RFC 6901: one step of a JSON pointer.
@@ -195,74 +203,82 @@ local function invalid(pointer, what, value, expected)
 end
 
 
-local function check_object(value, checks, partial, pointer, what)
+-- Errors come with the pointer from the value on, and who asked puts its own
+-- before: so what is right costs no pointer.
+local function within(pointer, err)
+    err.pointer = pointer .. err.pointer
+    return err
+end
+
+
+local function check_object(value, checks, partial, what)
     if type(value) ~= "table" then
-        return invalid(pointer, what, value,
+        return invalid("", what, value,
                        partial and "an object or null" or "an object")
     end
 
     for name, item in pairs(value) do
-        local at = pointer .. _M.pointer_step(name)
         local check = checks[name]
         if not check then
-            return { status = 422, pointer = at,
+            return { status = 422, pointer = _M.pointer_step(name),
                      detail = "unknown field " .. show(name) }
         end
         if not (partial and item == null) then
-            local expected = check(item, at)
-            if type(expected) == "string" then
-                return invalid(at, name, item, expected)
-            elseif expected then
-                return expected
+            local expected = check(item)
+            if expected then
+                return invalid(_M.pointer_step(name), name, item, expected)
             end
         end
     end
 end
 
 
-local function check_peers(peers, partial, pointer, refuse)
-    if type(peers) ~= "table" then
-        return invalid(pointer, "peers", peers,
-                       "an object of peers by address")
+local function check_peer(key, peer, partial, refuse)
+    local parsed, expected = address.parse(key)
+    if not parsed then
+        return invalid("", "the address", key, expected)
     end
+    -- what is already in may always be taken out
+    if partial and peer == null then
+        return nil
+    end
+    local refused = refuse(parsed)
+    if refused then
+        return invalid("", "the address", key, refused)
+    end
+    return check_object(peer, peer_checks, partial, "a peer")
+end
 
+
+local function check_peers(peers, partial, refuse)
     for key, peer in pairs(peers) do
-        local at = pointer .. _M.pointer_step(key)
-        local parsed, expected = address.parse(key)
-        if not parsed then
-            return invalid(at, "the address", key, expected)
-        end
-        -- what is already in may always be taken out
-        if not (partial and peer == null) then
-            local refused = refuse(parsed)
-            if refused then
-                return invalid(at, "the address", key, refused)
-            end
-            local err = check_object(peer, peer_checks, partial, at, "a peer")
-            if err then
-                return err
-            end
+        local err = check_peer(key, peer, partial, refuse)
+        if err then
+            return within("/peers" .. _M.pointer_step(key), err)
         end
     end
 end
 
 
-local function check_name(name, pointer)
+local function check_name(name)
     if #name < 1 or #name > 128 or find(name, "[^%w._-]") then
-        return invalid(pointer, "the name", name,
-                       "1 to 128 of A-Z a-z 0-9 . _ -")
+        return invalid("", "the name", name, "1 to 128 of A-Z a-z 0-9 . _ -")
     end
 end
 
 
-local function check_upstream(value, partial, pointer, refuse)
-    local checks = setmetatable({
-        peers = function(peers, at)
-            return check_peers(peers, partial, at, refuse)
-        end,
-    }, { __index = upstream_checks })
+-- All but the peers themselves.
+local function check_own(value, partial)
+    return check_object(value, upstream_checks, partial, "an upstream")
+end
 
-    return check_object(value, checks, partial, pointer, "an upstream")
+
+local function check_upstream(value, partial, refuse)
+    local err = check_own(value, partial)
+    if not err and value.peers ~= nil and value.peers ~= null then
+        err = check_peers(value.peers, partial, refuse)
+    end
+    return err
 end
 
 
@@ -276,14 +292,28 @@ end
 -- @return nil and an error { status, pointer, detail }
 function _M.check(job, refuse)
     local partial = not job.replace
-    local err = check_name(job.name, job.pointer)
+    local err = check_name(job.name)
     if not err and not (partial and job.value == null) then
-        err = check_upstream(job.value, partial, job.pointer, refuse)
+        err = check_upstream(job.value, partial, refuse)
     end
     if err then
-        return nil, err
+        return nil, within(job.pointer, err)
     end
     return job
+end
+
+
+local function check_frame(body, replace)
+    local err = check_object(body, { upstreams = function(value)
+        if type(value) ~= "table" then
+            return "an object of upstreams by name"
+        end
+    end }, false, "the document")
+    if not err and replace and not body.upstreams then
+        return { status = 422, pointer = "/upstreams",
+                 detail = "upstreams is missing" }
+    end
+    return err
 end
 
 
@@ -294,18 +324,9 @@ end
 -- @return an array of jobs as check takes them
 -- @return nil and an error { status, pointer, detail }
 function _M.check_all(body, replace, refuse)
-    local err = check_object(body, { upstreams = function(value, at)
-        if type(value) ~= "table" then
-            return invalid(at, "upstreams", value,
-                           "an object of upstreams by name")
-        end
-    end }, false, "", "the document")
+    local err = check_frame(body, replace)
     if err then
         return nil, err
-    end
-    if replace and not body.upstreams then
-        return nil, { status = 422, pointer = "/upstreams",
-                      detail = "upstreams is missing" }
     end
 
     local jobs = {}
@@ -355,6 +376,47 @@ function _M.check_settings(settings, pointer)
 end
 
 
+--- Takes of a whole document what is right: a bad peer is left out alone, and
+-- so is an upstream whose own fields are bad.
+-- @param body what JSON gave; it loses the bad peers
+-- @param refuse as for check
+-- @return an array of jobs as writer.write takes them, and an array of errors
+--   { pointer, detail } about what is left out
+-- @return nil and an error { status, pointer, detail } when it is no document
+function _M.sift(body, refuse)
+    local err = check_frame(body, true)
+    if err then
+        return nil, err
+    end
+
+    local jobs, left_out = {}, {}
+    local function leave_out(pointer, wrong)
+        left_out[#left_out + 1] = within(pointer, wrong)
+    end
+    for name, value in pairs(body.upstreams) do
+        local pointer = "/upstreams" .. _M.pointer_step(name)
+        local wrong = check_name(name) or check_own(value, false)
+                      or _M.check_settings(value, "")
+        if wrong then
+            leave_out(pointer, wrong)
+        else
+            local peers = value.peers or {}
+            for key, peer in pairs(peers) do
+                wrong = check_peer(key, peer, false, refuse)
+                if wrong then
+                    peers[key] = nil
+                    leave_out(pointer .. "/peers" .. _M.pointer_step(key),
+                              wrong)
+                end
+            end
+            jobs[#jobs + 1] = { name = name, value = value, replace = true,
+                                pointer = pointer }
+        end
+    end
+    return jobs, left_out
+end
+
+
 --- RFC 7396 for an object of plain fields.
 -- @return a new table; target stays as it is
 function _M.merge(target, patch)
@@ -375,32 +437,45 @@ end
 
 
 local function encode_value(value)
-    if type(value) ~= "number" then
-        return _M.encode(value)
+    local kind = type(value)
+    if kind == "number" then
+        if value % 1 == 0 then
+            return format("%d", value)
+        end
+        local short = format("%.14g", value)
+        return tonumber(short) == value and short or format("%.17g", value)
+    elseif kind == "string" and not find(value, '[%c"\\]') then
+        -- as most are: nothing to escape
+        return '"' .. value .. '"'
     end
-    if value % 1 == 0 then
-        return format("%d", value)
-    end
-    local short = format("%.14g", value)
-    return tonumber(short) == value and short or format("%.17g", value)
+    return _M.encode(value)
 end
 
 
-local function encode_fields(object, fields)
-    local out = {}
-    for _, field in ipairs(fields) do
-        local value = object[field[1]]
+-- Appends an object to out, piece by piece: one concat then makes one text of
+-- all, where a text for each part would have to be made and thrown away.
+-- @return the new number of pieces
+local function add_fields(out, n, object, fields)
+    local start = n
+    for i = 1, #fields do
+        local value = object[fields[i][1]]
         if value ~= nil then
-            out[#out + 1] = '"' .. field[1] .. '":' .. encode_value(value)
+            out[n + 1] = n == start and "{" or ","
+            out[n + 2] = fields[i].label
+            out[n + 3] = encode_value(value)
+            n = n + 3
         end
     end
-    return "{" .. concat(out, ",") .. "}"
+    out[n + 1] = n == start and "{}" or "}"
+    return n + 1
 end
 
 
 --- @return an upstream's settings as JSON in canonical form
 function _M.encode_settings(settings)
-    return encode_fields(settings, upstream_fields)
+    local out = {}
+    add_fields(out, 0, settings, upstream_fields)
+    return concat(out)
 end
 
 
@@ -413,10 +488,15 @@ function _M.encode_peers(peers)
     end
     sort(keys)
 
-    for i, key in ipairs(keys) do
-        keys[i] = '"' .. key .. '":' .. encode_fields(peers[key], peer_fields)
+    local out, n = {}, 0
+    for i = 1, #keys do
+        local key = keys[i]
+        out[n + 1] = i == 1 and '"' or ',"'
+        out[n + 2] = key
+        out[n + 3] = '":'
+        n = add_fields(out, n + 3, peers[key], peer_fields)
     end
-    return concat(keys, ",")
+    return concat(out)
 end
 
 

@@ -266,6 +266,10 @@ function _M.change(job, version)
         if peers == nil or peers == null then
             peers = {}
         end
+        if job.replace then
+            return replace_peers(name, head, settings, peers, version)
+        end
+        -- a patch may hold null
         local whole = {}
         for key, peer in pairs(peers) do
             if peer ~= null then

@@ -37,9 +37,10 @@ local function to_leave(total)
 end
 
 
+-- @param is_trial to leave nothing behind
 -- @return true
 -- @return nil and an error
-local function store(changes)
+local function store(changes, is_trial)
     local total = { added = 0, fresh = 0, takes = 0, frees = 0 }
     for _, staged in ipairs(changes) do
         for name, sum in pairs(total) do
@@ -65,12 +66,15 @@ local function store(changes)
             put("u:" .. staged.name, 0)
         end
     end
-    if fits then
+    if fits and not is_trial then
         return true
     end
 
     for _, key in ipairs(done) do
         dict:delete(key)
+    end
+    if fits then
+        return true
     end
     return nil, {
         status = 507,
@@ -126,9 +130,12 @@ local function write(jobs, options)
     if not next(changes) then
         return { version = current, changed = {} }
     end
-    local ok, err = store(changes)
+    local ok, err = store(changes, options.is_trial)
     if not ok then
         return nil, err
+    end
+    if options.is_trial then
+        return { version = current, changed = {} }
     end
 
     local changed = {}
@@ -161,7 +168,8 @@ end
 --   for a PUT; known, when the upstream must be there
 -- @param options { if_match = function(etag) → boolean, or nil;
 --   whole = true to remove every upstream that no job names;
---   source = "snapshot" or "admin" }
+--   source = "snapshot" or "admin";
+--   is_trial = true to change nothing and see whether it would fit }
 -- @return { version =, changed = { names } }; version has not moved when
 --   changed is empty
 -- @return nil, { status, detail, pointer }: 404, 412, 422, 503 or 507, when

@@ -3,8 +3,10 @@
 // the admin API.
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { writeFileSync } from 'node:fs';
 import { Agent, type IncomingHttpHeaders, type OutgoingHttpHeaders, request } from 'node:http';
 import { after } from 'node:test';
+import { crc32 } from 'node:zlib';
 import { Backend } from '../stack/backend.ts';
 import { temporaryFolder } from '../stack/folder.ts';
 import { Nginx, type NginxOptions } from '../stack/nginx.ts';
@@ -217,6 +219,33 @@ export function deadPeers(n: number, fields: (i: number) => object = () => ({}))
 /** Address i of those where nothing listens: connecting is refused at once. */
 export function deadPeer(i: number): string {
   return `127.${1 + ((i >> 16) & 255)}.${(i >> 8) & 255}.${i & 255}:1`;
+}
+
+/** A snapshot file as the agent writes it; `header` spoils the header. */
+export function snapshot(document: unknown, header: Record<string, unknown> = {}): string {
+  const text = typeof document === 'string' ? document : JSON.stringify(document);
+  const body = Buffer.from(text);
+  const right = {
+    format: 1,
+    saved_at: '2026-01-01T00:00:00Z',
+    length: body.length,
+    crc32: crc32(body),
+  };
+  return `${JSON.stringify({ ...right, ...header })}\n${text}\n`;
+}
+
+/** Starts nginx anew on this snapshot and gives what its log then says. */
+export async function restart(
+  { nginx, web, admin }: Openresty,
+  content: string | Buffer,
+): Promise<string> {
+  await nginx.stop();
+  writeFileSync(nginx.snapshot, content);
+  const { length } = nginx.errorLog;
+  await nginx.up();
+  web.close();
+  admin.close();
+  return nginx.errorLog.slice(length);
 }
 
 /** One backend in "web", so that requests are served. */
