@@ -12,6 +12,7 @@ local writer = require("reloadless.writer")
 local floor = math.floor
 local ipairs = ipairs
 local match = string.match
+local max = math.max
 local min = math.min
 local sub = string.sub
 local type = type
@@ -84,18 +85,24 @@ local function is_full(problem)
 end
 
 
--- The most cards that fit, to one in a hundred.
-local function most_cards(cards)
+-- The most cards that fit, to one in twenty. Each try costs as much as a load,
+-- so what one took foretells the next.
+local function most_cards(cards, free)
     local fits, too_many = 0, #cards
-    while too_many - fits > 1
-          and (fits == 0 or too_many - fits > #cards / 100)
-    do
-        local middle = floor((fits + too_many) / 2)
-        local result, problem = write(deal.jobs(cards, middle), true)
+    local guess = floor(too_many / 2)
+    while too_many - fits > 1 and fits < 0.95 * too_many do
+        guess = max(fits + 1, min(guess, too_many - 1))
+        local result, problem = write(deal.jobs(cards, guess), true)
         if result then
-            fits = middle
+            fits = guess
+            local used = free - result.free_space
+            if used > 0.9 * free then
+                break
+            end
+            guess = floor(0.92 * free / used * fits)
         elseif is_full(problem) then
-            too_many = middle
+            too_many = guess
+            guess = floor((fits + too_many) / 2)
         else
             return nil, problem
         end
@@ -106,9 +113,9 @@ end
 
 -- Loads as much as there is room for.
 -- @return as writer.write, and the cards and how many of them were loaded
-local function write_part(jobs)
+local function write_part(jobs, free)
     local cards = deal.cards(jobs)
-    local count, problem = most_cards(cards)
+    local count, problem = most_cards(cards, free)
     if not count then
         return nil, problem
     end
@@ -173,7 +180,7 @@ function _M.load(path, refuse)
     local free = upstreams.status().free_space
     local result, problem, cards, count = write(jobs)
     if is_full(problem) then
-        result, problem, cards, count = write_part(jobs)
+        result, problem, cards, count = write_part(jobs, free)
     end
     if not result then
         return give_up(problem.detail)

@@ -38,7 +38,7 @@ end
 
 
 -- @param is_trial to leave nothing behind
--- @return true
+-- @return the space that is then free
 -- @return nil and an error
 local function store(changes, is_trial)
     local total = { added = 0, fresh = 0, takes = 0, frees = 0 }
@@ -66,15 +66,16 @@ local function store(changes, is_trial)
             put("u:" .. staged.name, 0)
         end
     end
+    local left = dict:free_space()
     if fits and not is_trial then
-        return true
+        return left
     end
 
     for _, key in ipairs(done) do
         dict:delete(key)
     end
     if fits then
-        return true
+        return left
     end
     return nil, {
         status = 507,
@@ -130,12 +131,12 @@ local function write(jobs, options)
     if not next(changes) then
         return { version = current, changed = {} }
     end
-    local ok, err = store(changes, options.is_trial)
-    if not ok then
+    local left, err = store(changes, options.is_trial)
+    if not left then
         return nil, err
     end
     if options.is_trial then
-        return { version = current, changed = {} }
+        return { version = current, changed = {}, free_space = left }
     end
 
     local changed = {}
@@ -169,7 +170,8 @@ end
 -- @param options { if_match = function(etag) → boolean, or nil;
 --   whole = true to remove every upstream that no job names;
 --   source = "snapshot" or "admin";
---   is_trial = true to change nothing and see whether it would fit }
+--   is_trial = true to change nothing and see whether it would fit; the result
+--   then has the free_space that it would leave }
 -- @return { version =, changed = { names } }; version has not moved when
 --   changed is empty
 -- @return nil, { status, detail, pointer }: 404, 412, 422, 503 or 507, when
