@@ -4,19 +4,21 @@
 
 local ffi = require("ffi")
 
-local C = ffi.C
 local tonumber = tonumber
 
 ffi.cdef[[
-extern intptr_t ngx_current_msec;
+extern intptr_t ngx_current_msec[1];
 ]]
 
 local _M = {}
 
+-- an array of one: only of such does ffi give the place, once
+local milliseconds = ffi.C.ngx_current_msec
+
 
 --- @return seconds since some time
 function _M.now()
-    return tonumber(C.ngx_current_msec) / 1000
+    return tonumber(milliseconds[0]) / 1000
 end
 
 
