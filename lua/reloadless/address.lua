@@ -3,6 +3,7 @@
 
 local byte = string.byte
 local concat = table.concat
+local find = string.find
 local format = string.format
 local match = string.match
 local tonumber = tonumber
@@ -138,17 +139,17 @@ end
 --- A peer's key.
 -- @return { host =, port =, bytes = }: host as set_current_peer takes it
 --   (IPv6 in brackets), port a number
--- @return nil and what was expected instead
+-- @return nil and what is expected instead
 function _M.parse(text)
     local host, port = match(text, "^(.+):(%d+)$")
     if not host then
-        return nil, "expected an IP address and a port, as 10.0.0.5:8080"
-                    .. " or [fd00::7]:8080"
+        return nil, "an IP address and a port, as 10.0.0.5:8080 or"
+                    .. " [fd00::7]:8080"
     end
 
     local number = tonumber(port)
     if number < 1 or number > 65535 or byte(port) == 48 then
-        return nil, "expected a port from 1 to 65535"
+        return nil, "a port from 1 to 65535"
     end
 
     local bytes = parse_ipv4(host)
@@ -159,16 +160,16 @@ function _M.parse(text)
     local inner = match(host, "^%[(.*)%]$")
     bytes = inner and parse_ipv6(inner)
     if not bytes then
-        return nil, "expected an IPv4 address or an IPv6 address in brackets,"
-                    .. " never a host name"
+        return nil, "an IPv4 address or an IPv6 address in brackets, never a"
+                    .. " host name"
     end
     if is_mapped(bytes) then
-        return nil, "expected the IPv4 address itself instead of its IPv6 form"
+        return nil, "the IPv4 address itself instead of its IPv6 form"
     end
 
     local canonical = "[" .. format_ipv6(bytes) .. "]"
     if canonical ~= host then
-        return nil, "expected the canonical form " .. canonical .. ":" .. port
+        return nil, "the canonical form " .. canonical .. ":" .. port
     end
 
     return { host = host, port = number, bytes = bytes }
@@ -176,17 +177,21 @@ end
 
 
 --- A block of addresses, "10.0.0.0/8" or "fd00::/8" or a single address.
--- @return { bytes =, bits = }, or nil and what was expected
+-- @return { bytes =, bits = }, or nil and what is expected instead
 function _M.parse_cidr(text)
-    local ip, bits = match(text, "^(.-)/(%d+)$")
+    local ip, length = match(text, "^(.-)/(%d+)$")
     local bytes = _M.parse_ip(ip or text)
     if not bytes then
-        return nil, "expected a CIDR block such as 10.0.0.0/8"
+        return nil, "a CIDR block such as 10.0.0.0/8"
+    end
+    if find(text, ":", 1, true) and (#bytes == 4 or is_mapped(bytes)) then
+        return nil, "the IPv4 block itself instead of its IPv6 form"
     end
 
-    bits = tonumber(bits) or #bytes * 8
-    if bits > #bytes * 8 then
-        return nil, "expected at most " .. #bytes * 8 .. " bits"
+    local most = #bytes * 8
+    local bits = tonumber(length or most)
+    if bits > most or tostring(bits) ~= (length or tostring(most)) then
+        return nil, "a block of 0 to " .. most .. " bits"
     end
 
     return { bytes = bytes, bits = bits }

@@ -69,8 +69,8 @@ local function refuse_outside(allow)
     for i, text in ipairs(allow) do
         local block, expected = address.parse_cidr(text)
         if not block then
-            error("reloadless: init option allow: " .. tostring(text) .. ": "
-                  .. expected, 4)
+            error("reloadless: init option allow: " .. tostring(text)
+                  .. ": expected " .. expected, 4)
         end
         blocks[i] = block
     end
