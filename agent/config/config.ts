@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import type { Settings } from '../table/document.ts';
-import { isUpstreamName } from '../table/fields.ts';
+import { isUpstreamName, upstreamName } from '../table/fields.ts';
 import type { HealthPolicy } from '../table/serving.ts';
 import { type Endpoint, isLoopback, parseEndpoint } from './address.ts';
 import { type ConsulEnvironment, consulEnvironment } from './environment.ts';
@@ -201,7 +201,7 @@ function resolveUpstreams(
   );
   for (const service of services) {
     if (!isUpstreamName(service)) {
-      throw new ConfigError(`--service: "${service}" is not a name: 1 to 128 of A-Z a-z 0-9 . _ -`);
+      throw new ConfigError(`--service: "${service}" is not ${upstreamName}`);
     }
     if (!upstreams.has(service)) upstreams.set(service, resolveUpstream(service, {}));
   }

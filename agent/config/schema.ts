@@ -75,10 +75,7 @@ export const fileSchema = z.strictObject({
   snapshot: anyText.exactOptional(),
   owner: field.owner.exactOptional(),
   upstreams: z
-    .record(
-      z.string().refine(field.isUpstreamName, 'a name: 1 to 128 of A-Z a-z 0-9 . _ -'),
-      upstreamOrNothing,
-    )
+    .record(z.string().refine(field.isUpstreamName, field.upstreamName), upstreamOrNothing)
     .exactOptional(),
   log: z
     .strictObject({

@@ -68,9 +68,12 @@ export const cookieName = expected<string>(
   'a cookie name: 1 to 64 of A-Z a-z 0-9 _ -',
 );
 
+/** Clients take `.` and `..` out of a path before they send it (RFC 3986 section 5.2.4). */
+export const upstreamName = 'a name: 1 to 128 of A-Z a-z 0-9 . _ - but not . or ..';
+
 /** @returns whether it can be the name of an upstream. */
 export function isUpstreamName(name: string): boolean {
-  return /^[A-Za-z0-9._-]{1,128}$/.test(name);
+  return /^[A-Za-z0-9._-]{1,128}$/.test(name) && name !== '.' && name !== '..';
 }
 
 /** What an upstream may set besides its peers, with `time` for the fields that hold one. */

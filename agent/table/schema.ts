@@ -28,10 +28,7 @@ const upstream = z
   .refine(field.hasHashKey, field.hashKeyMissing);
 
 const document = z.strictObject({
-  upstreams: z.record(
-    z.string().refine(field.isUpstreamName, 'a name: 1 to 128 of A-Z a-z 0-9 . _ -'),
-    upstream,
-  ),
+  upstreams: z.record(z.string().refine(field.isUpstreamName, field.upstreamName), upstream),
 });
 
 const anything = z.strictObject({ upstreams: z.record(z.string(), z.unknown()) });

@@ -261,8 +261,12 @@ end
 
 
 local function check_name(name)
-    if #name < 1 or #name > 128 or find(name, "[^%w._-]") then
-        return invalid("", "the name", name, "1 to 128 of A-Z a-z 0-9 . _ -")
+    -- clients take . and .. out of a path before they send it (RFC 3986 5.2.4)
+    if #name < 1 or #name > 128 or find(name, "[^%w._-]")
+       or name == "." or name == ".."
+    then
+        return invalid("", "the name", name,
+                       "1 to 128 of A-Z a-z 0-9 . _ - but not . or ..")
     end
 end
 

@@ -86,6 +86,8 @@ describe("a peer", function()
     it("has an address", function()
         local err = refusal({ peers = { ["web~1/2"] = {} } })
         assert.same("/peers/web~01~12", err.pointer)
+        assert.same('the address is "web~1/2": expected an IP address and a'
+                    .. " port, as 10.0.0.5:8080 or [fd00::7]:8080", err.detail)
     end)
 end)
 
@@ -182,11 +184,14 @@ describe("a document", function()
     end
 
     it("has names of 1 to 128 characters that nginx takes", function()
-        for _, name in ipairs({ "a", "web", "A-Z_0.9", ("x"):rep(128) }) do
+        for _, name in ipairs({ "a", "web", "A-Z_0.9", ("x"):rep(128), "...",
+                                ".a", "a." })
+        do
             assert.same(name, check({ upstreams = { [name] = {} } }, true)[1]
                               .name)
         end
-        for _, name in ipairs({ "", "a b", "ü", "a:b", "a\n", ("x"):rep(129) })
+        for _, name in ipairs({ "", "a b", "ü", "a:b", "a\n", ("x"):rep(129),
+                                ".", ".." })
         do
             assert.same("/upstreams/" .. name,
                         pointer({ upstreams = { [name] = {} } }, true))

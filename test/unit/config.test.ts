@@ -229,7 +229,14 @@ const refused: [string, string][] = [
   ],
   ['upstreams: [web]', 'upstreams: ["web"] is not a mapping of names to values'],
   ['upstreams: { web: { tags: prod } }', 'upstreams.web.tags: "prod" is not a list'],
-  ['upstreams: { a/b: {} }', 'upstreams.a/b: the key is not a name: 1 to 128 of A-Z a-z 0-9 . _ -'],
+  [
+    'upstreams: { a/b: {} }',
+    'upstreams.a/b: the key is not a name: 1 to 128 of A-Z a-z 0-9 . _ - but not . or ..',
+  ],
+  [
+    'upstreams: { ..: {} }',
+    'upstreams...: the key is not a name: 1 to 128 of A-Z a-z 0-9 . _ - but not . or ..',
+  ],
   ['openresty: []', 'openresty: [] is not a list of at least one target'],
   [
     'consul: { consistency: fast }',

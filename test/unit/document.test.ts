@@ -120,7 +120,12 @@ const refused: [string, unknown, string][] = [
   [
     'a name with a slash',
     { upstreams: { 'a/b': { peers: {} } } },
-    'upstreams.a/b: the key is not a name: 1 to 128 of A-Z a-z 0-9 . _ -',
+    'upstreams.a/b: the key is not a name: 1 to 128 of A-Z a-z 0-9 . _ - but not . or ..',
+  ],
+  [
+    'a name that URLs lose',
+    { upstreams: { '..': { peers: {} } } },
+    'upstreams...: the key is not a name: 1 to 128 of A-Z a-z 0-9 . _ - but not . or ..',
   ],
   [
     'a host name',
