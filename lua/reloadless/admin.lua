@@ -12,13 +12,14 @@ local writer = require("reloadless.writer")
 local concat = table.concat
 local find = string.find
 local format = string.format
-local gmatch = string.gmatch
+local gsub = string.gsub
 local ipairs = ipairs
 local lower = string.lower
 local match = string.match
 local ngx = ngx
 local null = ngx.null
 local pairs = pairs
+local sub = string.sub
 local type = type
 
 local _M = {}
@@ -44,6 +45,11 @@ local titles = {
 
 local patch_types = { "application/merge-patch+json", "application/json" }
 local put_types = { "application/json" }
+
+local conditions = {
+    if_match = "If-Match",
+    if_none_match = "If-None-Match",
+}
 
 -- what init was given
 local settings
@@ -142,17 +148,37 @@ local function refusal()
 end
 
 
--- @param strongly whether a weak tag never matches (RFC 9110 8.8.3.2)
-local function has_etag(header, etag, strongly)
-    if match(header, "^%s*%*%s*$") then
-        return true
+-- Reads "*" or a list of entity tags, whose members may be empty (RFC 9110
+-- 8.8.3 and 5.6.1).
+-- @return { any = true } or { [tag] = "" or "W/" }; nil when it is neither
+local function parse_etags(header)
+    if match(header, "^[ \t]*%*[ \t]*$") then
+        return { any = true }
     end
-    for weak, tag in gmatch(header, '(W?/?)("[^"]*")') do
-        if tag == etag and not (strongly and weak == "W/") then
-            return true
+
+    local tags, at = {}, 1
+    while at <= #header do
+        local weak, tag, after =
+            match(header, '^[ \t]*([W/]*)("[!#-~\128-\255]*")[ \t]*()', at)
+        after = after or match(header, "^[ \t]*()", at)
+        if (tag and weak ~= "" and weak ~= "W/")
+           or (after <= #header and sub(header, after, after) ~= ",")
+        then
+            return nil
         end
+        if tag and tags[tag] ~= "" then
+            tags[tag] = weak
+        end
+        at = after + 1
     end
-    return false
+    return tags
+end
+
+
+-- @param strongly whether a weak tag never matches (RFC 9110 8.8.3.2)
+local function has_etag(tags, etag, strongly)
+    local weak = tags[etag]
+    return tags.any or weak == "" or (weak == "W/" and not strongly)
 end
 
 
@@ -409,11 +435,16 @@ function _M.handle()
                          detail = "there is no upstream " .. name })
     end
 
-    local request = {
-        name = name,
-        if_match = ngx.var.http_if_match,
-        if_none_match = ngx.var.http_if_none_match,
-    }
+    local request = { name = name }
+    for field, header in pairs(conditions) do
+        local value = ngx.var["http_" .. field]
+        request[field] = value and parse_etags(value)
+        if value and not request[field] then
+            local shown = gsub(value, "[^ -~]", "?")
+            return problem({ status = 400, detail = header .. " is '" .. shown
+                             .. "': expected * or a list of ETags" })
+        end
+    end
     -- nginx's own filter looks at these after us: a write that has moved the
     -- ETag would leave as 412 although it was made
     for _, header in ipairs({ "If-Match", "If-None-Match", "If-Modified-Since",

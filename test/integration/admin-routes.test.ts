@@ -167,7 +167,6 @@ test('If-Match lets the write through while it matches, strongly', async () => {
       `"${instance}.${version - 1}"`,
       `"${instance}.${version + 1}"`,
       `"0${instance.slice(1)}x.${version}"`,
-      `${instance}.${version}`,
       `W/${etag}`,
       '"*"',
       '',
@@ -182,6 +181,46 @@ test('If-Match lets the write through while it matches, strongly', async () => {
     await admin.write(method, path, body, { 'if-match': `W/"x.1", ${etag}` });
   }
   await admin.write('PUT', web, { peers: {} }, { 'if-match': '*' });
+});
+
+test('a list of ETags may hold commas, empty members and any byte of a tag', async () => {
+  for (const before of ['', ', ,\t', '"a,b",', 'W/"",', '"!#~\xff" , ', '"W/",']) {
+    const { etag } = await read(admin);
+    const list = `${before}${etag}, W/${etag}, `;
+    await admin.write('PATCH', web, { peers: { [a]: {} } }, { 'if-match': list });
+    await serve(open);
+  }
+});
+
+test('400: a condition that is no list of ETags, after a good one too', async () => {
+  const { etag } = await read(admin);
+  for (const list of [
+    `${etag} garbage`,
+    `${etag}, garbage`,
+    `${etag}, *`,
+    `*, ${etag}`,
+    `${etag}${etag}`,
+    `${etag} ${etag}`,
+    `${etag}; x`,
+    `${etag}, "open`,
+    `w/${etag}`,
+    `W/ ${etag}`,
+    `/${etag}`,
+    `${etag}, "a b"`,
+    `${etag}, \xff`,
+    etag.slice(1, -1),
+  ]) {
+    for (const [method, body, header] of [
+      ['PATCH', { owner: 'x' }, 'if-match'],
+      ['GET', undefined, 'if-none-match'],
+    ] as const) {
+      const send = () => admin.send(method, web, body, { [header]: list });
+      await assertRefused(open, send, {
+        status: 400,
+        detail: new RegExp(`${header}.*: expected `, 'i'),
+      });
+    }
+  }
 });
 
 test('404: unknown resources and upstreams', async () => {
