@@ -27,8 +27,24 @@ export function parseConfig(text: string, name: string): FileConfig {
   const yaml = parseYaml(text);
   const fault = yaml.errors[0];
   if (fault !== undefined) throw new ConfigError(`${name}: ${fault.message.split('\n')[0]}`);
-  const value: unknown = yaml.toJS() ?? {};
+  let value: unknown;
+  try {
+    // Aliases that name nothing, or that would grow out of all bounds.
+    value = yaml.toJS() ?? {};
+  } catch (error) {
+    throw new ConfigError(`${name}: ${(error as Error).message}`);
+  }
+  if (holdsItself(value)) throw new ConfigError(`${name}: an alias stands in what it names`);
   const result = fileSchema.safeParse(value);
   if (!result.success) throw new ConfigError(`${name}: ${refusal(result.error, value)}`);
   return result.data;
+}
+
+function holdsItself(value: unknown): boolean {
+  try {
+    JSON.stringify(value);
+    return false;
+  } catch {
+    return true;
+  }
 }

@@ -249,6 +249,19 @@ for (const [yaml, expected] of refused) {
   test(`refused: ${yaml}`, () => assert.equal(refusal(yaml), `reloadless.yml: ${expected}`));
 }
 
+const lists = Array.from(
+  { length: 9 },
+  (_, i) => `l${i + 1}: &l${i + 1} [${'*l'.concat(`${i}, `).repeat(9)}]`,
+);
+for (const [what, yaml] of [
+  ['grow a billion times', ['l0: &l0 [x]', ...lists].join('\n')],
+  ['name nothing', 'upstreams: *all'],
+  ['hold themselves', 'upstreams: { web: { tags: &a [*a] } }'],
+] as const) {
+  test(`refused: aliases that ${what}`, () =>
+    assert.match(refusal(yaml), /^reloadless\.yml: .*alias[^\n]*$/i));
+}
+
 test('a fault of YAML is named with its line', () => {
   assert.match(refusal('upstreams:\n  web: [\n'), /^reloadless\.yml: .* at line \d+/);
   assert.match(
