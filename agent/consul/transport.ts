@@ -8,7 +8,7 @@ import type { ConsulConfig } from '../config/config.ts';
 /**
  * The `consul` package with what its types leave out and its faults kept away
  * from the rest: cancelling, response headers, unix sockets, the namespace
- * (which it drops) and answers that are cut off (for which it waits for ever).
+ * (which it drops), IPv6 addresses and answers that are cut off (for which it waits for ever).
  */
 export interface Transport {
   consul: Consul;
@@ -23,7 +23,7 @@ export interface Reply<T> {
 }
 
 interface Exchange {
-  req: { path: string };
+  req: { path: string; hostname?: string };
   transport: Pick<typeof http, 'request'>;
 }
 
@@ -47,6 +47,9 @@ export function createTransport(config: ConsulConfig): Transport {
       const separator = path.includes('?') ? '&' : '?';
       exchange.req.path = `${path}${separator}ns=${encodeURIComponent(config.namespace)}`;
     }
+    // A URL has an IPv6 address in brackets, a socket takes it without.
+    const host = exchange.req.hostname;
+    if (host?.startsWith('[')) exchange.req.hostname = host.slice(1, -1);
     exchange.transport = failingWhenCutOff(exchange.transport);
     next();
   });

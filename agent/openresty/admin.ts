@@ -68,23 +68,22 @@ interface Answer {
  * @throws Error when the token file cannot be read
  */
 export function createAdminClient({ endpoint, token_file }: TargetConfig): AdminClient {
+  const { name, url, socketPath } = endpoint;
+  const pool = { keepAlive: true, maxSockets: 2 };
   const agents = {
-    http: new HttpAgent({ keepAlive: true, maxSockets: 2 }),
-    https: new HttpsAgent({ keepAlive: true, maxSockets: 2 }),
+    // got itself takes a socket's path in the URL alone, which changes many a path.
+    http: new HttpAgent({ ...pool, ...(socketPath === undefined ? {} : { socketPath }) }),
+    https: new HttpsAgent(pool),
   };
-  // got writes a socket's path between the host and the path of the URL.
-  const base =
-    endpoint.socketPath === undefined ? endpoint.url : `http://unix:${endpoint.socketPath}:`;
   const http: Got = got.extend({
     agent: agents,
-    enableUnixSockets: true,
     retry: { limit: 0 },
     timeout: { connect: 2_000, request: 10_000 },
     decompress: false,
     followRedirect: false,
     throwHttpErrors: false,
   });
-  const who = `OpenResty at ${endpoint.name}`;
+  const who = `OpenResty at ${name}`;
   let token = token_file === undefined ? undefined : readToken(token_file);
 
   function refreshToken(): void {
@@ -101,8 +100,10 @@ export function createAdminClient({ endpoint, token_file }: TargetConfig): Admin
     const authorization = token === undefined ? {} : { authorization: `Bearer ${token}` };
     const options = { method, signal, headers: { ...headers, ...authorization } };
     try {
-      const url = `${base}${path}`;
-      const answer = await http(url, body === undefined ? options : { ...options, body });
+      const answer = await http(
+        `${url}${path}`,
+        body === undefined ? options : { ...options, body },
+      );
       const { statusCode: status, headers: received } = answer;
       // The token may have been replaced: the next call takes the one that the file has now.
       if (status === 401 || status === 403) refreshToken();
@@ -113,7 +114,7 @@ export function createAdminClient({ endpoint, token_file }: TargetConfig): Admin
   }
 
   return {
-    name: endpoint.name,
+    name,
     async get(etag, signal) {
       const condition = etag === undefined ? {} : { 'if-none-match': etag };
       const answer = await call('GET', '/v1/upstreams', signal, condition);

@@ -1,6 +1,7 @@
 // The admin endpoint on a unix socket, with a token; and two agents on one OpenResty.
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
+import { Agent as HttpAgent } from 'node:http';
 import { join } from 'node:path';
 import { after, before, type TestContext, test } from 'node:test';
 import got from 'got';
@@ -11,14 +12,15 @@ import { type Stack, startStack } from '../stack/stack.ts';
 
 let stack: Stack;
 const { folder, remove } = temporaryFolder();
-const socket = join(folder, 'admin.sock');
+/** What a URL would take for its own, or write in another way. */
+const socket = join(folder, 'ad min:80 #1?x=%41&é@[::1]+日.sock');
 const token = join(folder, 'nginx.token');
 const secret = 'a-secret-that-is-long-enough';
 
 before(async () => {
   writeFileSync(token, `${secret}\n`);
   stack = await startStack({
-    adminListen: `unix:${socket}`,
+    adminListen: `"unix:${socket}"`,
     tokenFile: token,
   });
   for (const port of [1001, 1002]) {
@@ -50,11 +52,10 @@ function run(t: TestContext, config: string): Agent {
 
 async function upstreams(): Promise<Record<string, { peers: object }>> {
   const headers = { authorization: `Bearer ${secret}` };
-  const url = `http://unix:${socket}:/v1/upstreams`;
-  const answer: { upstreams: Record<string, { peers: object }> } = await got(url, {
-    enableUnixSockets: true,
-    headers,
-  }).json();
+  const answer: { upstreams: Record<string, { peers: object }> } = await got(
+    'http://localhost/v1/upstreams',
+    { agent: { http: new HttpAgent({ keepAlive: false, ...{ socketPath: socket } }) }, headers },
+  ).json();
   return answer.upstreams;
 }
 
@@ -75,6 +76,12 @@ test('a wrong token changes nothing and is said without it; a right one is taken
   assert(!agent.log.includes('not-the-token'));
   assert(!agent.log.includes(secret));
   assert.equal((await reloadless(['status', '-c', config])).code, 0);
+});
+
+test('a socket that is not there is named as it was written', async () => {
+  const { code, stderr } = await reloadless(['status', '--openresty', `unix:${socket}.not`]);
+  const error = `OpenResty at unix:${socket}.not: connect ENOENT ${socket}.not\n`;
+  assert.deepEqual([code, stderr], [1, `reloadless: ${error}`]);
 });
 
 test('two agents of two owners write to one table and neither loses anything', async (t) => {
