@@ -1,7 +1,8 @@
 import { type Config, type Flags, loadConfig, type UpstreamConfig } from '../config/config.ts';
-import { createConsulClient } from '../consul/client.ts';
+import { type ConsulClient, createConsulClient } from '../consul/client.ts';
 import { asConsulError } from '../consul/error.ts';
 import { readInstances } from '../consul/instance.ts';
+import { createAdminClient } from '../openresty/admin.ts';
 import { columns, type Output } from './output.ts';
 
 /**
@@ -13,9 +14,13 @@ import { columns, type Output } from './output.ts';
  */
 export async function check(flags: Flags, offline: boolean, output: Output): Promise<number> {
   const config = loadConfig(flags, process.env);
+  // The files that these read are a part of the configuration.
+  const client = createConsulClient(config.consul);
+  for (const target of config.openresty) createAdminClient(target).close();
   output.out(`consul     ${config.consul.endpoint.name}`);
   for (const { endpoint } of config.openresty) output.out(`openresty  ${endpoint.name}`);
-  const found = offline ? undefined : await askForAll(config, output);
+  const found = offline ? undefined : await askForAll(client, config, output);
+  client.close();
   const rows = [...config.upstreams].map(([name, upstream]) => [
     name,
     `service ${upstream.service}`,
@@ -27,10 +32,10 @@ export async function check(flags: Flags, offline: boolean, output: Output): Pro
 }
 
 async function askForAll(
+  client: ConsulClient,
   config: Config,
   output: Output,
 ): Promise<{ seen: Map<string, string>; code: number }> {
-  const client = createConsulClient(config.consul);
   const seen = new Map<string, string>();
   let code = 0;
 
@@ -48,7 +53,6 @@ async function askForAll(
   }
 
   await Promise.all([...config.upstreams].map(([name, upstream]) => ask(name, upstream)));
-  client.close();
   return { seen, code };
 }
 

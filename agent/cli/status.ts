@@ -42,8 +42,7 @@ type Status = z.infer<typeof statusSchema>;
 export async function status(flags: Flags, json: boolean, output: Output): Promise<number> {
   let failed = false;
   const answers: [string, unknown][] = [];
-  for (const target of loadTargets(flags, process.env)) {
-    const client = createAdminClient(target);
+  for (const client of loadTargets(flags, process.env).map(createAdminClient)) {
     try {
       const answer = await client.status(AbortSignal.timeout(10_000));
       answers.push([client.name, answer]);

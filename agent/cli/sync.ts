@@ -64,11 +64,12 @@ async function syncAll(
   output: Output,
   signal: AbortSignal,
 ): Promise<number> {
+  // Before anything is changed: a token file may be missing.
+  const clients = config.openresty.map(createAdminClient);
   const tracking = await readConsul(config, output, signal);
   let failed = false;
   let differs = false;
-  for (const target of config.openresty) {
-    const client = createAdminClient(target);
+  for (const client of clients) {
     try {
       const result = await retry(
         () => syncTarget(client, config, tracking, dryRun, output, signal),

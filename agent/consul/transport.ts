@@ -2,8 +2,10 @@ import { EventEmitter } from 'node:events';
 import { readFileSync } from 'node:fs';
 import http from 'node:http';
 import https from 'node:https';
+import { createSecureContext, type SecureContext } from 'node:tls';
 import Consul from 'consul';
 import type { ConsulConfig } from '../config/config.ts';
+import { ConfigError } from '../config/error.ts';
 
 /**
  * The `consul` package with what its types leave out and its faults kept away
@@ -31,7 +33,7 @@ interface Extensible {
   _ext(event: 'onRequest', hook: (exchange: Exchange, next: () => void) => void): void;
 }
 
-/** @throws Error when a TLS file cannot be read */
+/** @throws ConfigError when a TLS file cannot be used */
 export function createTransport(config: ConsulConfig): Transport {
   const { url, socketPath } = config.endpoint;
   const agent = createAgent(config);
@@ -75,16 +77,26 @@ export function createTransport(config: ConsulConfig): Transport {
 function createAgent({ endpoint, tls, max_connections }: ConsulConfig): http.Agent {
   const pool = { keepAlive: true, maxSockets: max_connections };
   if (!endpoint.url.startsWith('https:')) return new http.Agent(pool);
-  const files = { ca: tls.ca_file, cert: tls.cert_file, key: tls.key_file };
-  const contents = Object.entries(files).flatMap(([option, file]) =>
-    file === undefined ? [] : [[option, readFileSync(file)]],
-  );
   return new https.Agent({
     ...pool,
-    ...Object.fromEntries(contents),
+    secureContext: createContext(tls),
     ...(tls.server_name === undefined ? {} : { servername: tls.server_name }),
     rejectUnauthorized: tls.verify,
   });
+}
+
+/** @throws ConfigError when a file cannot be read or used */
+function createContext({ ca_file, cert_file, key_file }: ConsulConfig['tls']): SecureContext {
+  const files = { ca: ca_file, cert: cert_file, key: key_file };
+  try {
+    const contents = Object.entries(files).flatMap(([option, file]) =>
+      file === undefined ? [] : [[option, readFileSync(file)]],
+    );
+    return createSecureContext(Object.fromEntries(contents));
+  } catch (error) {
+    const named = Object.values(files).filter((file) => file !== undefined);
+    throw new ConfigError(`consul.tls: ${named.join(', ')}: ${(error as Error).message}`);
+  }
 }
 
 /** The package does not look at an answer that ends early; as an error of the request it does. */

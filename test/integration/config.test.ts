@@ -42,11 +42,33 @@ test('no upstream at all is 2', async () => {
   assert.match(stderr, /^reloadless: no upstream is configured/);
 });
 
-test('a token file that is not there is 1 and one line', async () => {
-  const env = { CONSUL_HTTP_TOKEN_FILE: '/no/such/token' };
-  const { code, stderr } = await reloadless(['run', '--service', 'web'], env);
-  assert.equal(code, 1);
-  assert.match(stderr, /^reloadless: token file \/no\/such\/token: ENOENT.*\n$/);
+test('a token or TLS file that cannot be used is 2 and one line, for every command', async () => {
+  const upstreams = { web: {} };
+  const empty = join(stack.folder, 'empty');
+  writeFileSync(empty, '\n');
+  const tls = { address: 'https://127.0.0.1:1' };
+  const { admin } = stack.nginx;
+  const openresty = [{ address: admin }, { address: `${admin}/`, token_file: '/no/such/token' }];
+  const ofConsul: [object, RegExp][] = [
+    [{ token_file: '/no/such/token' }, /token file \/no\/such\/token: ENOENT/],
+    [{ token_file: empty }, /token file .* is empty/],
+    [{ ...tls, tls: { ca_file: '/no/such/ca' } }, /consul\.tls: .*\/no\/such\/ca/],
+    [{ ...tls, tls: { cert_file: empty } }, /consul\.tls: .*empty/],
+  ];
+  const cases = [
+    ...ofConsul.map(([consul, fault]) => ({ config: { consul, upstreams }, fault, all: false })),
+    { config: { openresty, upstreams }, fault: /token file \/no\/such\/token: ENOENT/, all: true },
+  ];
+  for (const { config, fault, all } of cases) {
+    const file = stack.configure(config);
+    const commands = [['run'], ['sync'], ['sync', '--dry-run'], ['check'], ['check', '--offline']];
+    for (const command of all ? [...commands, ['status']] : commands) {
+      const { code, stdout, stderr } = await reloadless([...command, '-c', file]);
+      assert.equal(code, 2, `${command.join(' ')}: ${stderr}`);
+      assert.match(stderr, new RegExp(`^reloadless: ${fault.source}.*\\n$`));
+      if (command[0] !== 'run') assert.equal(stdout, '', command.join(' '));
+    }
+  }
 });
 
 test('check prints what would be watched and what is there', async () => {

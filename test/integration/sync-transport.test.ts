@@ -91,6 +91,6 @@ test('https with a client certificate', async () => {
     0,
   );
   const missing = await dryRun({ ...env, CONSUL_CACERT: '/no/such' });
-  assert.equal(missing.code, 1);
-  assert.match(missing.stderr, /^reloadless: .*\/no\/such.*\n$/);
+  assert.equal(missing.code, 2);
+  assert.match(missing.stderr, /^reloadless: consul\.tls: .*\/no\/such.*\n$/);
 });
