@@ -62,8 +62,8 @@ interface Answer {
 
 /**
  * Speaks the admin API of one OpenResty. It never retries by itself. Every call
- * throws AdminError. When the token is refused, its file is read again for the
- * next call.
+ * throws AdminError. When the token is refused, its file is read again, and
+ * another one is tried at once.
  *
  * @throws Error when the token file cannot be read
  */
@@ -105,8 +105,11 @@ export function createAdminClient({ endpoint, token_file }: TargetConfig): Admin
         body === undefined ? options : { ...options, body },
       );
       const { statusCode: status, headers: received } = answer;
-      // The token may have been replaced: the next call takes the one that the file has now.
-      if (status === 401 || status === 403) refreshToken();
+      if (status === 401 || status === 403) {
+        const refused = token;
+        refreshToken();
+        if (token !== refused) return call(method, path, signal, headers, body);
+      }
       return { status, etag: received.etag, body: answer.body };
     } catch (error) {
       throw new AdminError(`${who}: ${reason(error)}`);

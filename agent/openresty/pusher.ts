@@ -113,7 +113,9 @@ export function startPusher(options: PusherOptions): Pusher {
     if (reported) log.debug({ err: error }, line);
     else log.error({ err: error }, line);
     reported = true;
-    return status === undefined ? backoff(failures, 100, 1000) : backoff(failures, 200, 10_000);
+    // No answer; or another token, which we look for with each try.
+    const isSoon = status === undefined || status === 401 || status === 403;
+    return isSoon ? backoff(failures, 100, 1000) : backoff(failures, 200, 10_000);
   }
 
   async function run(): Promise<void> {

@@ -1,10 +1,12 @@
 // The admin endpoint on a unix socket, with a token; and two agents on one OpenResty.
 import assert from 'node:assert/strict';
-import { writeFileSync } from 'node:fs';
+import { symlinkSync, writeFileSync } from 'node:fs';
 import { Agent as HttpAgent } from 'node:http';
 import { join } from 'node:path';
 import { after, before, type TestContext, test } from 'node:test';
 import got from 'got';
+import { parseEndpoint } from '../../agent/config/address.ts';
+import { createAdminClient } from '../../agent/openresty/admin.ts';
 import { Agent, reloadless } from '../stack/agent.ts';
 import { temporaryFolder } from '../stack/folder.ts';
 import { until } from '../stack/process.ts';
@@ -13,16 +15,18 @@ import { type Stack, startStack } from '../stack/stack.ts';
 let stack: Stack;
 const { folder, remove } = temporaryFolder();
 /** What a URL would take for its own, or write in another way. */
-const socket = join(folder, 'ad min:80 #1?x=%41&é@[::1]+日.sock');
+const odd = join(folder, 'ad min:80 #1?x=%41&é@[::1]+日.sock');
+const socket = join(folder, 'admin.sock');
 const token = join(folder, 'nginx.token');
 const secret = 'a-secret-that-is-long-enough';
 
 before(async () => {
   writeFileSync(token, `${secret}\n`);
   stack = await startStack({
-    adminListen: `"unix:${socket}"`,
+    adminListen: `unix:${socket}`,
     tokenFile: token,
   });
+  symlinkSync(socket, odd);
   for (const port of [1001, 1002]) {
     const id = `web-${port}`;
     await stack.consul.register({ name: 'web', id, address: '127.0.0.1', port });
@@ -38,7 +42,7 @@ function configure(owner: string, upstream: string, token_file: string): string 
   return stack.configure({
     owner,
     consul: { address: stack.consul.address },
-    openresty: [{ address: `unix:${socket}`, token_file }],
+    openresty: [{ address: `unix:${odd}`, token_file }],
     snapshot: join(folder, `${owner}.snapshot`),
     upstreams: { [upstream]: { service: 'web' } },
   });
@@ -78,9 +82,25 @@ test('a wrong token changes nothing and is said without it; a right one is taken
   assert.equal((await reloadless(['status', '-c', config])).code, 0);
 });
 
+test('a token that was replaced is taken by the call that learns it', async (t) => {
+  const file = join(folder, 'replaced.token');
+  writeFileSync(file, 'an-old-token');
+  const target = { endpoint: parseEndpoint(`unix:${odd}`, 'address'), token_file: file };
+  const client = createAdminClient(target);
+  t.after(() => client.close());
+  const status = () => client.status(AbortSignal.timeout(10_000));
+  await assert.rejects(status(), { status: 401 });
+  writeFileSync(file, secret);
+  await status();
+  writeFileSync(file, 'another-old-token');
+  await status();
+  client.readToken();
+  await assert.rejects(status(), { status: 401 });
+});
+
 test('a socket that is not there is named as it was written', async () => {
-  const { code, stderr } = await reloadless(['status', '--openresty', `unix:${socket}.not`]);
-  const error = `OpenResty at unix:${socket}.not: connect ENOENT ${socket}.not\n`;
+  const { code, stderr } = await reloadless(['status', '--openresty', `unix:${odd}.not`]);
+  const error = `OpenResty at unix:${odd}.not: connect ENOENT ${odd}.not\n`;
   assert.deepEqual([code, stderr], [1, `reloadless: ${error}`]);
 });
 
