@@ -2,8 +2,8 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { check } from './cli/check.ts';
-import { terminal } from './cli/output.ts';
-import { run } from './cli/run.ts';
+import { flush, terminal, writeErr, writeOut } from './cli/output.ts';
+import { grace, run } from './cli/run.ts';
 import { showSnapshot, verifySnapshot } from './cli/snapshot.ts';
 import { status } from './cli/status.ts';
 import { sync } from './cli/sync.ts';
@@ -52,18 +52,19 @@ function withCommonFlags(command: Command): Command {
     .addOption(new Option('--log-format <format>', 'of the log').choices(['json', 'pretty']));
 }
 
-/** @param done takes the exit code */
-function createProgram(done: (code: number) => void): Command {
+/** @param done takes the exit code, and how long output may still take, in ms */
+function createProgram(done: (code: number, most?: number) => void): Command {
   const manifest = new URL('../package.json', import.meta.url);
   const { version } = JSON.parse(readFileSync(manifest, 'utf8')) as { version: string };
   const program = new Command('reloadless')
     .description("Keeps OpenResty's upstream peers equal to what Consul says is healthy.")
     .version(version)
+    .configureOutput({ writeOut, writeErr })
     .exitOverride();
 
   withCommonFlags(program.command('run'))
     .description('watch Consul and push every change, until stopped')
-    .action(async (flags: Flags) => done(await run(flags)));
+    .action(async (flags: Flags) => done(await run(flags), grace));
 
   withCommonFlags(program.command('sync'))
     .description('bring OpenResty to what Consul says now, then exit')
@@ -104,18 +105,29 @@ function createProgram(done: (code: number) => void): Command {
 /** @returns the exit code: 0 done, 1 failed, 2 usage or configuration */
 async function main(): Promise<number> {
   let code = 0;
-  const program = createProgram((result) => {
+  let patience: number | undefined;
+  const program = createProgram((result, most) => {
     code = result;
+    patience = most;
   });
   try {
     await program.parseAsync();
-    return code;
   } catch (error) {
-    // Commander has printed its own message.
-    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
-    terminal.err(`reloadless: ${reason(error)}`);
-    return error instanceof ConfigError ? 2 : 1;
+    code = failed(error);
   }
+  const fault = await flush(patience);
+  // What the agent has done is no worse for a log that cannot be written.
+  if (fault === undefined || patience !== undefined) return code;
+  writeErr(`reloadless: stdout: ${fault.message}\n`);
+  await flush();
+  return 1;
+}
+
+function failed(error: unknown): number {
+  // Commander has printed its own message.
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+  terminal.err(`reloadless: ${reason(error)}`);
+  return error instanceof ConfigError ? 2 : 1;
 }
 
 process.exit(await main());

@@ -2,14 +2,14 @@ import { startAgent } from '../agent.ts';
 import { type Flags, loadConfig } from '../config/config.ts';
 import { createLog, reason } from '../telemetry/log.ts';
 
-/** Writes of the snapshot may take this long when we are told to end, in ms. */
-const grace = 500;
+/** Writes of the snapshot, and then of the log, may take this long when we are told to end, in ms. */
+export const grace = 500;
 
 /**
  * Runs the agent until SIGTERM or SIGINT; SIGHUP reads configuration and tokens
  * again.
  *
- * @throws ConfigError, or Error when a token or a TLS file cannot be read
+ * @throws ConfigError, also when a token or a TLS file cannot be read
  */
 export async function run(flags: Flags): Promise<number> {
   const config = loadConfig(flags, process.env);

@@ -1,25 +1,56 @@
-import { type DestinationStream, type Logger, pino } from 'pino';
-import pretty from 'pino-pretty';
+import { type Logger, pino } from 'pino';
+import { prettyFactory } from 'pino-pretty';
 import type { Config } from '../config/config.ts';
+import { stdout } from './writer.ts';
 
 export type Log = Logger;
 
+/** What may wait for a reader that is slow, in bytes. */
+const mostWaiting = 2 ** 20;
+
 /**
- * JSON lines, or text for people, on stdout unless another file is given. Both
- * write synchronously: no line is lost when the process ends.
- *
- * @param fd a file descriptor, 1 for stdout
+ * JSON lines, or text for people, on stdout. Lines that cannot be written are
+ * counted, and the log says so as soon as it can be written again.
  */
-export function createLog({ level, format }: Config['log'], fd = 1): Log {
+export function createLog({ level, format }: Config['log']): Log {
+  const shaped = format === 'json' ? (line: string) => line : shapeForPeople();
+  let lost = 0;
+  let why = '';
+  /** How many lines are lost with the one that is written now. */
+  let worth = 1;
+
+  function lose(lines: number, because: string): void {
+    lost += lines;
+    why = because;
+  }
+
+  function write(line: string): void {
+    const lines = worth;
+    if (stdout.waiting() > mostWaiting) {
+      lose(lines, 'its reader is too slow');
+      return;
+    }
+    stdout.write(shaped(line), (error) => {
+      if (error) lose(lines, reason(error));
+      else if (lost > 0 && stdout.waiting() === 0) sayLost();
+    });
+  }
+
+  function sayLost(): void {
+    worth = lost;
+    lost = 0;
+    log.error(`${worth} lines of this log could not be written: ${why}`);
+    worth = 1;
+  }
+
   const options = { level, base: null, serializers: { err: serializeError } };
-  return pino(options, format === 'json' ? pino.destination({ fd, sync: true }) : forPeople(fd));
+  const log = pino(options, { write });
+  return log;
 }
 
-function forPeople(fd: number): DestinationStream {
-  return pretty({
-    destination: fd,
-    sync: true,
-    colorize: fd === 1 ? process.stdout.isTTY : process.stderr.isTTY,
+function shapeForPeople(): (line: string) => string {
+  return prettyFactory({
+    colorize: process.stdout.isTTY,
     translateTime: 'HH:MM:ss.l',
     hideObject: true,
   });

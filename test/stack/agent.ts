@@ -6,10 +6,10 @@ import { checkout } from './install.mjs';
 import { start, stop } from './process.ts';
 import { tokenFile } from './token.ts';
 
-const main = join(checkout, 'dist/main.js');
+export const main = join(checkout, 'dist/main.js');
 
 /** Our own environment, without what would name another Consul, with the token of our nginx. */
-function environment(extra: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+export function environment(extra: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   const own = Object.entries(process.env).filter(([name]) => !name.startsWith('CONSUL_'));
   return { ...Object.fromEntries(own), RELOADLESS_TOKEN_FILE: tokenFile, ...extra };
 }
