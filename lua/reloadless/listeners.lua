@@ -53,7 +53,7 @@ function _M.init(list)
             local parsed, expected = address.parse(tostring(text))
             if not parsed then
                 error("reloadless: init option admin_listen: " .. tostring(text)
-                      .. ": " .. expected, 3)
+                      .. ": expected " .. expected, 3)
             end
             configured[key(parsed.bytes, parsed.port)] = true
         end
