@@ -1,13 +1,13 @@
 import type { Config } from './config/config.ts';
-import { createWatches } from './consul/watches.ts';
 import { identify } from './openresty/lease.ts';
 import { createTargets } from './openresty/targets.ts';
 import { readSnapshotFile, replaceFile } from './snapshot/file.ts';
 import { decodeSnapshot } from './snapshot/format.ts';
 import { createSnapshotWriter, type SnapshotWriter } from './snapshot/writer.ts';
-import { desired, ownDocument, wantedOf } from './table/desired.ts';
-import { type Document, entry } from './table/document.ts';
-import { newTracking, remember, track } from './table/tracking.ts';
+import { createWatches } from './source/watches.ts';
+import { desired, ownDocument, wantedOf } from './state/desired.ts';
+import { type Document, entry } from './state/document.ts';
+import { newTracking, remember, track } from './state/tracking.ts';
 import { type Log, reason } from './telemetry/log.ts';
 
 export interface Agent {

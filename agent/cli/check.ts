@@ -1,8 +1,8 @@
 import { type Config, type Flags, loadConfig, type UpstreamConfig } from '../config/config.ts';
-import { type ConsulClient, createConsulClient } from '../consul/client.ts';
+import { type ConsulClient, createConsulClient } from '../consul/api.ts';
 import { asConsulError } from '../consul/error.ts';
-import { readInstances } from '../consul/instance.ts';
 import { createAdminClient } from '../openresty/admin.ts';
+import { readInstances } from '../source/instance.ts';
 import { columns, type Output } from './output.ts';
 
 /**

@@ -1,13 +1,13 @@
 import type { Config } from '../config/config.ts';
-import { createConsulClient } from '../consul/client.ts';
-import { fetchUpstream } from '../consul/fetch.ts';
+import { createConsulClient } from '../consul/api.ts';
 import { type AdminClient, createAdminClient } from '../openresty/admin.ts';
 import { describeHolder, identify } from '../openresty/lease.ts';
 import { push } from '../openresty/push.ts';
 import { saveSnapshot } from '../snapshot/file.ts';
-import { desired, ownDocument, wantedOf } from '../table/desired.ts';
-import { type Document, entry } from '../table/document.ts';
-import { type DocumentPatch, diffDocuments } from '../table/parts.ts';
+import { fetchUpstream } from '../source/fetch.ts';
+import { desired, ownDocument, wantedOf } from '../state/desired.ts';
+import { type Document, entry } from '../state/document.ts';
+import { type DocumentPatch, diffDocuments } from '../state/parts.ts';
 import {
   answered,
   dueToEmpty,
@@ -17,7 +17,7 @@ import {
   remember,
   type Tracking,
   track,
-} from '../table/tracking.ts';
+} from '../state/tracking.ts';
 import { reason } from '../telemetry/log.ts';
 import type { Output } from './output.ts';
 import { retry } from './retry.ts';

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
-import type { Settings } from '../table/document.ts';
-import { isUpstreamName, upstreamName } from '../table/fields.ts';
-import type { HealthPolicy } from '../table/serving.ts';
+import type { HealthPolicy } from '../source/serving.ts';
+import type { Settings } from '../state/document.ts';
+import { isUpstreamName, upstreamName } from '../state/fields.ts';
 import { type Endpoint, isLoopback, parseEndpoint } from './address.ts';
 import { type ConsulEnvironment, consulEnvironment } from './environment.ts';
 import { ConfigError } from './error.ts';

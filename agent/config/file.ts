@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { parseDocument as parseYaml } from 'yaml';
-import { refusal } from '../table/refusal.ts';
+import { refusal } from '../util/invalid.ts';
 import { ConfigError } from './error.ts';
 import { type FileConfig, fileSchema } from './schema.ts';
 

@@ -3,11 +3,11 @@ import { Agent as HttpsAgent } from 'node:https';
 import got, { type Got } from 'got';
 import { z } from 'zod';
 import type { TargetConfig } from '../config/config.ts';
-import type { Document } from '../table/document.ts';
-import type { DocumentPatch } from '../table/parts.ts';
-import { brief } from '../table/text.ts';
+import type { Document } from '../state/document.ts';
+import type { DocumentPatch } from '../state/parts.ts';
 import { reason } from '../telemetry/log.ts';
-import { readToken } from '../token.ts';
+import { brief } from '../util/text.ts';
+import { readToken } from '../util/token-file.ts';
 import type { Identity } from './lease.ts';
 
 /** The document of a target and the ETag that it had. */

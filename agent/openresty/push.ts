@@ -1,4 +1,4 @@
-import { entry } from '../table/document.ts';
+import { entry } from '../state/document.ts';
 import {
   applyToDocument,
   type DocumentPatch,
@@ -7,7 +7,7 @@ import {
   portions,
   removals,
   type UpstreamPatch,
-} from '../table/parts.ts';
+} from '../state/parts.ts';
 import { type AdminClient, AdminError, type Mirror } from './admin.ts';
 
 /** So that one part takes a worker a few milliseconds. */

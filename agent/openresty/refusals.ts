@@ -1,6 +1,6 @@
-import { backoff } from '../retry.ts';
-import { type DocumentPatch, removals } from '../table/parts.ts';
+import { type DocumentPatch, removals } from '../state/parts.ts';
 import type { Log } from '../telemetry/log.ts';
+import { backoff } from '../util/backoff.ts';
 import type { Refusal } from './push.ts';
 
 interface Known {

@@ -1,6 +1,6 @@
 import type { TargetConfig } from '../config/config.ts';
 import { createAdminClient } from './admin.ts';
-import { type Pusher, type PusherOptions, startPusher } from './pusher.ts';
+import { type Pusher, type PusherOptions, startPusher } from './target.ts';
 
 export interface Targets {
   /**

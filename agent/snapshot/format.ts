@@ -1,10 +1,10 @@
 import { crc32 } from 'node:zlib';
 import { z } from 'zod';
-import type { Document } from '../table/document.ts';
-import { refusal } from '../table/refusal.ts';
-import { siftDocument } from '../table/schema.ts';
+import type { Document } from '../state/document.ts';
+import { siftDocument } from '../state/schema.ts';
+import { refusal } from '../util/invalid.ts';
 
-// The reader in nginx, lua/reloadless/snapshot.lua, has the same rules:
+// The reader in nginx, lua/reloadless/boot/snapshot.lua, has the same rules:
 // test/cases/snapshots.json is run through both.
 
 export interface Snapshot {

@@ -1,5 +1,5 @@
-import { backoff } from '../retry.ts';
-import type { Document } from '../table/document.ts';
+import type { Document } from '../state/document.ts';
+import { backoff } from '../util/backoff.ts';
 import { saveSnapshot } from './file.ts';
 
 export interface SnapshotWriter {

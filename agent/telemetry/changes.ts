@@ -1,5 +1,5 @@
-import type { Peers } from '../table/document.ts';
-import { diff, type JsonObject } from '../table/merge-patch.ts';
+import type { Peers } from '../state/document.ts';
+import { diff, type JsonObject } from '../state/merge-patch.ts';
 
 export interface PeerChanges {
   added: string[];

@@ -8,14 +8,14 @@
 --   log_by_lua          log()
 --   content_by_lua      admin(), in a server of its own
 
-local address = require("reloadless.address")
-local admin = require("reloadless.admin")
-local balancer = require("reloadless.balancer")
-local counters = require("reloadless.counters")
-local inflight = require("reloadless.inflight")
-local listeners = require("reloadless.listeners")
-local snapshot = require("reloadless.snapshot")
-local upstreams = require("reloadless.table")
+local address = require("reloadless.table.address")
+local admin = require("reloadless.admin.server")
+local balancer = require("reloadless.balance.balancer")
+local counters = require("reloadless.shared.counters")
+local inflight = require("reloadless.shared.inflight")
+local listeners = require("reloadless.admin.listeners")
+local snapshot = require("reloadless.boot.snapshot")
+local upstreams = require("reloadless.table.read")
 
 local _M = {
     access = balancer.access,

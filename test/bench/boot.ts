@@ -3,7 +3,7 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { saveSnapshot } from '../../agent/snapshot/file.ts';
-import type { Document, Peers } from '../../agent/table/document.ts';
+import type { Document, Peers } from '../../agent/state/document.ts';
 import { temporaryFolder } from '../stack/folder.ts';
 import { Nginx } from '../stack/nginx.ts';
 import { spread } from './statistics.ts';

@@ -11,7 +11,7 @@ const open = await startOpenresty({
     location = /v1/status { return 204; }
     location = /die {
         content_by_lua_block {
-            require("reloadless.lock").exclusively(function()
+            require("reloadless.table.lock").exclusively(function()
                 require("ffi").C.kill(ngx.worker.pid(), 9)
             end)
         }
@@ -30,7 +30,7 @@ const open = await startOpenresty({
     location = /share {
         content_by_lua_block {
             local dict = ngx.shared.reloadless_inflight
-            local id = require("reloadless.process").id()
+            local id = require("reloadless.shared.process").id()
             local n = dict:incr("births", 1)
             dict:set("w:" .. n, (id:gsub("^%d+", ngx.var.arg_pid)))
             dict:set("o:" .. n .. ":web:" .. ngx.var.arg_peer, 2)

@@ -1,7 +1,7 @@
 -- Proves that a peer's address has exactly one spelling, the one of RFC 5952,
 -- and that blocks hold what they should: against the C library's own parser.
 
-local address = require("reloadless.address")
+local address = require("reloadless.table.address")
 local ffi = require("ffi")
 
 ffi.cdef[[

@@ -35,12 +35,12 @@ local function use_malloc()
     end
     ffi.typeof = own
     for _, name in ipairs({ "points", "ring", "tournament" }) do
-        package.loaded["reloadless." .. name] = nil
-        require("reloadless." .. name)
+        package.loaded["reloadless.structure." .. name] = nil
+        require("reloadless.structure." .. name)
     end
     ffi.typeof = typeof
     for _, name in ipairs({ "round_robin", "hash", "least_conn" }) do
-        package.loaded["reloadless.picker." .. name] = nil
+        package.loaded["reloadless.balance.picker." .. name] = nil
     end
 end
 
@@ -150,7 +150,7 @@ describe("every picker", function()
         use_malloc()
     end
     for _, name in ipairs(names) do
-        modules[name] = require("reloadless.picker." .. name)
+        modules[name] = require("reloadless.balance.picker." .. name)
     end
 
     it("holds what it was given, after any changes", function()

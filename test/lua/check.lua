@@ -2,7 +2,7 @@
 -- is counted one by one, and compared with what it should hold. Each function
 -- raises what is wrong.
 
-local rings = require("reloadless.ring")
+local rings = require("reloadless.structure.ring")
 
 local abs = math.abs
 local random = math.random

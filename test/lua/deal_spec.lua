@@ -1,6 +1,6 @@
 -- Proves that peers are dealt in turns, those that take new traffic first.
 
-local deal = require("reloadless.deal")
+local deal = require("reloadless.boot.deal")
 
 
 local function job(name, peers)

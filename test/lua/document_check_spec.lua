@@ -1,7 +1,7 @@
 -- Proves what the table takes and refuses, field by field, and that a refusal
 -- points at what is wrong (RFC 6901).
 
-local document = require("reloadless.document")
+local document = require("reloadless.table.document")
 
 local null = ngx.null
 

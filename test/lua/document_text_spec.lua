@@ -2,7 +2,7 @@
 -- equal text, and reading it gives back what was written.
 
 local cjson = require("cjson.safe")
-local document = require("reloadless.document")
+local document = require("reloadless.table.document")
 
 local null = ngx.null
 local random = math.random

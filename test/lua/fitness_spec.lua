@@ -1,8 +1,8 @@
 -- Proves max_fails and fail_timeout as nginx means them, that never all peers
 -- are out, and slow start, on a clock of the spec's own.
 
-local fitness = require("reloadless.fitness")
-local round_robin = require("reloadless.picker.round_robin")
+local fitness = require("reloadless.balance.fitness")
+local round_robin = require("reloadless.balance.picker.round_robin")
 
 -- The judge asks for the time as a function.
 local function at(now)

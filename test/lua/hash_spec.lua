@@ -2,7 +2,7 @@
 -- same keys over the same peers, or better, and that a change moves only the
 -- keys that it must.
 
-local hash = require("reloadless.picker.hash")
+local hash = require("reloadless.balance.picker.hash")
 
 local crc32 = ngx.crc32_short
 local floor = math.floor

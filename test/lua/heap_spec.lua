@@ -1,6 +1,6 @@
 -- Proves the heap against a plain table that is searched for its smallest key.
 
-local heap = require("reloadless.heap")
+local heap = require("reloadless.structure.heap")
 
 
 local function smallest(model)

@@ -32,7 +32,7 @@ rawset(_G, "ngx", {
     clock = clock,
 })
 
-package.loaded["reloadless.clock"] = {
+package.loaded["reloadless.shared.clock"] = {
     now = function()
         return clock.now
     end,

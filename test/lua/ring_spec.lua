@@ -1,7 +1,7 @@
 -- Proves the ring against a plain list of its points.
 
 local check = require("test.lua.check")
-local rings = require("reloadless.ring")
+local rings = require("reloadless.structure.ring")
 
 local circle = rings.circle
 local floor = math.floor

@@ -2,7 +2,7 @@
 -- change moves nobody but the peer that changed.
 
 local named = require("test.lua.named")
-local picker_module = require("reloadless.picker.round_robin")
+local picker_module = require("reloadless.balance.picker.round_robin")
 
 local random = math.random
 

@@ -1,12 +1,12 @@
 -- Proves the draw by weight, the two choices, and what the peers get when one
 -- is ten times slower.
 
-local ewma = require("reloadless.picker.ewma")
-local heap = require("reloadless.heap")
-local least_conn = require("reloadless.picker.least_conn")
+local ewma = require("reloadless.balance.picker.ewma")
+local heap = require("reloadless.structure.heap")
+local least_conn = require("reloadless.balance.picker.least_conn")
 local named = require("test.lua.named")
-local random_picker = require("reloadless.picker.random")
-local sampler = require("reloadless.sampler")
+local random_picker = require("reloadless.balance.picker.random")
+local sampler = require("reloadless.structure.sampler")
 
 local clock = ngx.clock
 local random = math.random

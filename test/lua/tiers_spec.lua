@@ -1,14 +1,14 @@
 -- Proves the order of the tiers around any picker: the own zone while enough of
 -- it is fit, then all primaries, then backups.
 
-local tiers = require("reloadless.tiers")
+local tiers = require("reloadless.balance.tiers")
 
 local modules = {
-    require("reloadless.picker.round_robin"),
-    require("reloadless.picker.least_conn"),
-    require("reloadless.picker.random"),
-    require("reloadless.picker.ewma"),
-    require("reloadless.picker.hash"),
+    require("reloadless.balance.picker.round_robin"),
+    require("reloadless.balance.picker.least_conn"),
+    require("reloadless.balance.picker.random"),
+    require("reloadless.balance.picker.ewma"),
+    require("reloadless.balance.picker.hash"),
 }
 
 

@@ -1,7 +1,7 @@
 -- Proves the tournament against a plain table that is searched for its smallest
 -- keys.
 
-local tournament = require("reloadless.tournament")
+local tournament = require("reloadless.structure.tournament")
 
 local random = math.random
 

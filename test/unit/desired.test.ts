@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { desired, ownDocument, type Wanted } from '../../agent/table/desired.ts';
-import type { Document, Peers } from '../../agent/table/document.ts';
+import { desired, ownDocument, type Wanted } from '../../agent/state/desired.ts';
+import type { Document, Peers } from '../../agent/state/document.ts';
 
 const old: Peers = { '10.0.0.1:80': { weight: 1 } };
 const now: Peers = { '10.0.0.2:80': { weight: 1 } };

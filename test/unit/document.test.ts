@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { isPeerAddress, peerAddress } from '../../agent/table/address.ts';
-import { siftDocument } from '../../agent/table/schema.ts';
+import { isPeerAddress, peerAddress } from '../../agent/state/address.ts';
+import { siftDocument } from '../../agent/state/schema.ts';
 
 const good = {
   upstreams: {

@@ -3,10 +3,10 @@ import { Writable } from 'node:stream';
 import { type TestContext, test } from 'node:test';
 import { pino } from 'pino';
 import { resolveConfig } from '../../agent/config/config.ts';
-import { createConsulClient } from '../../agent/consul/client.ts';
-import { type Follower, follow } from '../../agent/consul/follow.ts';
-import type { Lookup } from '../../agent/consul/lookup.ts';
-import type { Peers } from '../../agent/table/document.ts';
+import { createConsulClient } from '../../agent/consul/api.ts';
+import { type Follower, follow } from '../../agent/source/follow.ts';
+import type { Lookup } from '../../agent/source/lookup.ts';
+import type { Peers } from '../../agent/state/document.ts';
 import { until } from '../stack/process.ts';
 import { FakeConsul, ok } from './fake-consul.ts';
 

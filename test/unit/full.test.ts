@@ -6,8 +6,8 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { type AdminClient, AdminError } from '../../agent/openresty/admin.ts';
 import { push } from '../../agent/openresty/push.ts';
-import type { Document, Peer, Upstream } from '../../agent/table/document.ts';
-import { applyToDocument, diffDocuments } from '../../agent/table/parts.ts';
+import type { Document, Peer, Upstream } from '../../agent/state/document.ts';
+import { applyToDocument, diffDocuments } from '../../agent/state/parts.ts';
 
 const { signal } = new AbortController();
 

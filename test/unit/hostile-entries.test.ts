@@ -4,14 +4,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { hostNames, readInstances, toCandidates } from '../../agent/consul/instance.ts';
-import { interpret } from '../../agent/consul/interpret.ts';
-import { createResolver } from '../../agent/consul/resolver.ts';
-import type { Document } from '../../agent/table/document.ts';
-import { diffDocuments } from '../../agent/table/parts.ts';
-import { siftDocument } from '../../agent/table/schema.ts';
-import { show } from '../../agent/table/text.ts';
+import { hostNames, readInstances, toCandidates } from '../../agent/source/instance.ts';
+import { interpret } from '../../agent/source/interpret.ts';
+import { createResolver } from '../../agent/source/resolver.ts';
+import type { Document } from '../../agent/state/document.ts';
+import { diffDocuments } from '../../agent/state/parts.ts';
+import { siftDocument } from '../../agent/state/schema.ts';
 import { peerChanges } from '../../agent/telemetry/changes.ts';
+import { show } from '../../agent/util/text.ts';
 
 const { RELOADLESS_RUNS: numRuns = 2000, RELOADLESS_SEED: seed = 1 } = process.env;
 const runs = { numRuns: Number(numRuns), seed: Number(seed) };

@@ -5,7 +5,7 @@ import {
   hostNames,
   readInstances,
   toCandidates,
-} from '../../agent/consul/instance.ts';
+} from '../../agent/source/instance.ts';
 
 interface Fields {
   node?: string;

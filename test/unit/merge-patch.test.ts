@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { apply, diff, type Json, type JsonObject } from '../../agent/table/merge-patch.ts';
+import { apply, diff, type Json, type JsonObject } from '../../agent/state/merge-patch.ts';
 
 /** Few keys, so that two documents have some in common; none holds null. */
 const key = fc.constantFrom('a', 'b', 'c', '10.0.0.5:80', '__proto__', 'constructor', '');

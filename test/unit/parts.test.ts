@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import type { Document } from '../../agent/table/document.ts';
-import { applyToDocument, diffDocuments, parts } from '../../agent/table/parts.ts';
+import type { Document } from '../../agent/state/document.ts';
+import { applyToDocument, diffDocuments, parts } from '../../agent/state/parts.ts';
 
 const address = fc.integer({ min: 0, max: 40 }).map((n) => `10.0.0.${n}:80`);
 const plain = { noNullPrototype: true };

@@ -18,7 +18,7 @@ import { after, before, test } from 'node:test';
 import { loadSnapshot, replaceFile, saveSnapshot } from '../../agent/snapshot/file.ts';
 import { decodeSnapshot, encodeSnapshot } from '../../agent/snapshot/format.ts';
 import { createSnapshotWriter } from '../../agent/snapshot/writer.ts';
-import type { Document } from '../../agent/table/document.ts';
+import type { Document } from '../../agent/state/document.ts';
 import { temporaryFolder } from '../stack/folder.ts';
 import { until } from '../stack/process.ts';
 

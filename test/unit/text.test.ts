@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { brief, clip, show } from '../../agent/table/text.ts';
+import { brief, clip, show } from '../../agent/util/text.ts';
 
 test('a text is cut to whole characters that fit', () => {
   assert.equal(clip('web-1', 255), 'web-1');

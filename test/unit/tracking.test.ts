@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { Peers } from '../../agent/table/document.ts';
+import type { Peers } from '../../agent/state/document.ts';
 import {
   answered,
   dueToEmpty,
@@ -9,7 +9,7 @@ import {
   remember,
   type Tracking,
   track,
-} from '../../agent/table/tracking.ts';
+} from '../../agent/state/tracking.ts';
 
 const one: Peers = { '10.0.0.1:80': { weight: 1 } };
 const two: Peers = { ...one, '10.0.0.2:80': { weight: 1 } };

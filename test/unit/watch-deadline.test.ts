@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { resolveConfig } from '../../agent/config/config.ts';
-import { createConsulClient } from '../../agent/consul/client.ts';
+import { createConsulClient } from '../../agent/consul/api.ts';
 import { FakeConsul } from './fake-consul.ts';
 
 test('a query that is never answered ends by its own deadline', async (t) => {

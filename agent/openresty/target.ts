@@ -1,0 +1,153 @@
+import type { Desired } from '../state/desired.ts';
+import type { Document } from '../state/document.ts';
+import { type DocumentPatch, diffDocuments } from '../state/parts.ts';
+import { type Log, reason } from '../telemetry/log.ts';
+import { backoff, sleep } from '../util/backoff.ts';
+import { createWaker } from '../util/waker.ts';
+import { type AdminClient, AdminError, type Mirror } from './admin.ts';
+import { createLease, type Owner } from './lease.ts';
+import { push } from './push.ts';
+import { createRefusals } from './refusals.ts';
+
+export interface Pusher {
+  /** An agent of another configuration has the target. */
+  readonly isWaiting: boolean;
+  /** The desired state is another now. */
+  changed(): void;
+  /** @throws Error when the token file cannot be read */
+  readToken(): void;
+  stop(): Promise<void>;
+}
+
+export interface PusherOptions {
+  client: AdminClient;
+  /** What the target should have, given what it has. */
+  desired: (current: Document) => Desired;
+  /** Hears of each document that was read from the target, before `desired` is asked. */
+  learnt: (document: Document) => void;
+  /** Who we are, now. */
+  who: () => Owner;
+  /** Called when the lease is ours again after another agent had it. */
+  gained: () => void;
+  log: Log;
+}
+
+/** Between two looks at a target where nothing changes, in ms. */
+const interval = 1000;
+
+/** In a row, before a fight with another writer is left to cool down. */
+const conflictsAtOnce = 10;
+
+/**
+ * Keeps one target at the desired state until stopped: one push in flight, the
+ * latest state wins, and the difference is taken against what the target has.
+ */
+export function startPusher(options: PusherOptions): Pusher {
+  const { client, log } = options;
+  const abort = new AbortController();
+  const { signal } = abort;
+  const waker = createWaker(signal);
+  const refusals = createRefusals(client.name, log);
+  const lease = createLease(client, options.who, log);
+  let isWaiting = false;
+  let mirror: Mirror | undefined;
+  let instance: string | undefined;
+  let foreign = new Set<string>();
+  /** The log has said that the target fails. */
+  let reported = false;
+
+  async function read(): Promise<void> {
+    const found = await client.get(mirror?.etag, signal);
+    if (found === undefined) return;
+    mirror = found;
+    options.learnt(found.document);
+    const [now] = found.etag.split('.');
+    if (now === instance) return;
+    log.info(`${client.name}: ${instance === undefined ? 'connected' : 'restarted, pushing all'}`);
+    instance = now;
+    refusals.clear();
+  }
+
+  function reportForeign(names: string[]): void {
+    for (const name of names) {
+      if (foreign.has(name)) continue;
+      log.error({ upstream: name }, `${client.name}: ${name} belongs to another owner: left alone`);
+    }
+    foreign = new Set(names);
+  }
+
+  async function pushDifference(has: Mirror): Promise<void> {
+    const want = options.desired(has.document);
+    reportForeign(want.foreign);
+    const patch = refusals.due(diffDocuments(has.document, want.document));
+    if (patch === undefined) return;
+    const started = performance.now();
+    const result = await push(client, has, patch, signal, (written) => {
+      mirror = written;
+    });
+    refusals.note(result.refused, patch);
+    logPush(patch, result.refused, performance.now() - started);
+  }
+
+  function logPush(patch: DocumentPatch, refused: ReadonlyMap<string, unknown>, ms: number): void {
+    const names = Object.keys(patch.upstreams).filter((name) => !refused.has(name));
+    if (names.length === 0) return;
+    const what = names.length <= 5 ? names.join(', ') : `${names.length} upstreams`;
+    const took = Math.round(ms * 10) / 10;
+    log.info({ target: client.name, ms: took }, `${client.name}: ${what} pushed in ${took} ms`);
+  }
+
+  async function isOurs(): Promise<boolean> {
+    const wasWaiting = isWaiting;
+    isWaiting = !(await lease.hold(signal));
+    if (wasWaiting && !isWaiting) options.gained();
+    return !isWaiting;
+  }
+
+  /** @returns how long to wait before the next try, in ms */
+  function failed(error: unknown, failures: number): number {
+    mirror = undefined;
+    const status = error instanceof AdminError ? error.status : undefined;
+    if (status === 412 && failures <= conflictsAtOnce) return 0;
+    const line = `${reason(error)}: trying again`;
+    if (reported) log.debug({ err: error }, line);
+    else log.error({ err: error }, line);
+    reported = true;
+    // No answer; or another token, which we look for with each try.
+    const isSoon = status === undefined || status === 401 || status === 403;
+    return isSoon ? backoff(failures, 100, 1000) : backoff(failures, 200, 10_000);
+  }
+
+  async function run(): Promise<void> {
+    let failures = 0;
+    let woken = false;
+    while (!signal.aborted) {
+      try {
+        if (mirror === undefined || !woken) await read();
+        if (mirror !== undefined && (await isOurs())) await pushDifference(mirror);
+        if (reported) log.info(`${client.name}: answers again`);
+        reported = false;
+        failures = 0;
+        woken = await waker.wait(interval);
+      } catch (error) {
+        if (signal.aborted) return;
+        failures += 1;
+        await sleep(failed(error, failures), signal);
+      }
+    }
+  }
+
+  run();
+  return {
+    get isWaiting() {
+      return isWaiting;
+    },
+    changed: waker.wake,
+    readToken: client.readToken,
+    async stop() {
+      abort.abort();
+      await lease.release();
+      client.close();
+    },
+  };
+}

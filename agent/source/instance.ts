@@ -1,0 +1,167 @@
+import { isIP } from 'node:net';
+import { z } from 'zod';
+import { peerAddress } from '../state/address.ts';
+import type { Peer, Peers } from '../state/document.ts';
+import * as field from '../state/fields.ts';
+import { refusal } from '../util/invalid.ts';
+import { brief, clip, show } from '../util/text.ts';
+import type { Candidate, Health } from './serving.ts';
+
+/** What is used of one entry of `/v1/health/service`. */
+export interface Instance {
+  id: string;
+  /** An IP address or a host name. */
+  host: string;
+  port: number;
+  health: Health;
+  peer: Peer;
+}
+
+export interface Instances {
+  instances: Instance[];
+  /** One line for each entry that cannot be used. */
+  malformed: string[];
+}
+
+const weight = field.integer(0, 65_535);
+
+const entrySchema = z.object({
+  Node: z.object({ Node: z.string(), Address: z.string() }),
+  Service: z.object({
+    ID: field.expected<string>((value) => typeof value === 'string' && value !== '', 'a string'),
+    Address: z.string().optional(),
+    Port: field.integer(1, 65_535),
+    Weights: z.object({ Passing: weight, Warning: weight }).nullish(),
+    Meta: z.record(z.string(), z.string()).nullish(),
+  }),
+  Checks: z.array(
+    z.object({
+      CheckID: z.string(),
+      Status: z.enum(['passing', 'warning', 'critical'], 'passing, warning or critical'),
+    }),
+  ),
+});
+
+type Entry = z.infer<typeof entrySchema>;
+
+/**
+ * Reads the entries of an answer, in an order that does not depend on Consul's.
+ * The address is the service's, else its node's (Consul's docs on service
+ * registration). `zone` and `backup` are taken from the service's meta.
+ */
+export function readInstances(entries: unknown[]): Instances {
+  const instances: { node: string; instance: Instance }[] = [];
+  const malformed: string[] = [];
+  for (const raw of entries) {
+    const entry = entrySchema.safeParse(raw);
+    const why = entry.success ? unreachable(entry.data) : refusal(entry.error, raw);
+    if (entry.success && why === undefined) {
+      instances.push({ node: entry.data.Node.Node, instance: toInstance(entry.data) });
+    } else {
+      malformed.push(`${nameOf(raw)}: ${why}`);
+    }
+  }
+  // An ID is unique on its node only.
+  instances.sort((a, b) => order(a.instance.id, b.instance.id) || order(a.node, b.node));
+  return { instances: instances.map(({ instance }) => instance), malformed };
+}
+
+/**
+ * @param addresses of each host name; one without any is left out
+ * @returns a candidate for each address, as nginx uses every address of a name
+ */
+export function toCandidates(
+  instances: Instance[],
+  addresses: ReadonlyMap<string, string[]>,
+): Candidate[] {
+  return instances.flatMap(({ host, port, health, peer }) => {
+    const ips = isIP(host) === 0 ? (addresses.get(host) ?? []) : [host];
+    return ips.flatMap((ip) => {
+      const address = peerAddress(ip, port);
+      return address === undefined ? [] : [{ address, health, peer }];
+    });
+  });
+}
+
+/** The host names among the instances. */
+export function hostNames(instances: Instance[]): string[] {
+  return [...new Set(instances.map(({ host }) => host).filter((host) => isIP(host) === 0))];
+}
+
+/**
+ * The addresses that instances by name had among peers of before, by host name,
+ * for as long as a look-up has not said better.
+ */
+export function earlierAddresses(instances: Instance[], peers: Peers): Map<string, string[]> {
+  const byId = new Map<string | undefined, string[]>();
+  for (const [key, { id }] of Object.entries(peers)) byId.set(id, [...(byId.get(id) ?? []), key]);
+  const earlier = new Map<string, string[]>();
+  for (const { host, port, peer } of instances) {
+    if (isIP(host) !== 0) continue;
+    const suffix = `:${port}`;
+    const keys = (byId.get(peer.id) ?? []).filter((key) => key.endsWith(suffix));
+    const ips = keys.map((key) => key.slice(0, -suffix.length).replace(/^\[|\]$/g, ''));
+    earlier.set(host, [...(earlier.get(host) ?? []), ...ips]);
+  }
+  return earlier;
+}
+
+/** @returns why nginx cannot be told to connect to it; undefined: it can */
+function unreachable({ Node, Service }: Entry): string | undefined {
+  const [where, host] = Service.Address
+    ? ['Service.Address', Service.Address]
+    : ['Node.Address', Node.Address];
+  const isAddress = isIP(host) !== 0 && peerAddress(host, Service.Port) !== undefined;
+  if (isAddress || isHostName(host)) return undefined;
+  return `${where}: ${show(host)} is not a host name or an IP address without a zone`;
+}
+
+/** Of any script: the resolver turns it into ASCII. */
+function isHostName(text: string): boolean {
+  return text.length <= 253 && /^[\p{L}\p{M}\p{N}._-]+$/u.test(text);
+}
+
+function toInstance({ Node, Service, Checks }: Entry): Instance {
+  const health = aggregate(Checks);
+  const weights = Service.Weights ?? { Passing: 1, Warning: 1 };
+  const { zone, backup } = Service.Meta ?? {};
+  const peer: Peer = {
+    weight: health === 'warning' ? weights.Warning : weights.Passing,
+    // For people only, so it may be shortened.
+    id: clip(Service.ID, 255),
+  };
+  if (zone !== undefined && field.zone.safeParse(zone).success) peer.zone = zone;
+  if (backup === 'true') peer.backup = true;
+  const host = Service.Address || Node.Address;
+  return { id: Service.ID, host, port: Service.Port, health, peer };
+}
+
+/** The worst check counts; maintenance is a check of a reserved name (api.HealthChecks.AggregatedStatus). */
+function aggregate(checks: Entry['Checks']): Health {
+  if (checks.some(({ CheckID }) => isMaintenance(CheckID))) return 'maintenance';
+  const has = (status: string) => checks.some(({ Status }) => Status === status);
+  if (has('critical')) return 'critical';
+  return has('warning') ? 'warning' : 'passing';
+}
+
+function isMaintenance(checkId: string): boolean {
+  return checkId === '_node_maintenance' || checkId.startsWith('_service_maintenance:');
+}
+
+/** Only text is shown: to turn an object into text may call what it holds. */
+function nameOf(raw: unknown): string {
+  const { Service, Node } = (raw ?? {}) as {
+    Service?: { ID?: unknown } | null;
+    Node?: { Node?: unknown } | null;
+  };
+  return `${textOr(Service?.ID, 'an instance')} on ${textOr(Node?.Node, 'an unknown node')}`;
+}
+
+function textOr(value: unknown, otherwise: string): string {
+  return typeof value === 'string' ? brief(value) : otherwise;
+}
+
+function order(a: string, b: string): number {
+  if (a === b) return 0;
+  return a < b ? -1 : 1;
+}

@@ -1,0 +1,58 @@
+import type { Peer, Peers } from '../state/document.ts';
+
+/** How Consul sees an instance: the worst of its checks, or that it was taken out by hand. */
+export type Health = 'passing' | 'warning' | 'critical' | 'maintenance';
+
+/** From best to worst. */
+const ranking: Health[] = ['passing', 'warning', 'critical', 'maintenance'];
+
+/** An address that may serve, if its health allows it. */
+export interface Candidate {
+  address: string;
+  health: Health;
+  peer: Peer;
+}
+
+export interface HealthPolicy {
+  /** The worst state that still serves. */
+  min_health: 'passing' | 'warning';
+  /** Percent healthy at or below which every registered instance serves; undefined: never. */
+  panic_threshold: number | undefined;
+}
+
+export interface Serving {
+  peers: Peers;
+  /** Too few are healthy, so health is not looked at. */
+  panic: boolean;
+}
+
+/**
+ * Which candidates serve.
+ *
+ * Of several instances on one address the healthiest counts, and of equals the
+ * first, so that one of them may leave without taking the address along.
+ * Maintenance never serves, not even in a panic.
+ */
+export function serving(candidates: Candidate[], policy: HealthPolicy): Serving {
+  const byAddress = new Map<string, Candidate>();
+  for (const candidate of candidates) {
+    const other = byAddress.get(candidate.address);
+    if (other === undefined || rank(candidate) < rank(other)) {
+      byAddress.set(candidate.address, candidate);
+    }
+  }
+  const registered = [...byAddress.values()].filter(({ health }) => health !== 'maintenance');
+  const worst = ranking.indexOf(policy.min_health);
+  const healthy = registered.filter((candidate) => rank(candidate) <= worst);
+  const percent = (100 * healthy.length) / Math.max(1, registered.length);
+  const panic =
+    policy.panic_threshold !== undefined &&
+    healthy.length < registered.length &&
+    percent <= policy.panic_threshold;
+  const chosen = panic ? registered : healthy;
+  return { peers: Object.fromEntries(chosen.map(({ address, peer }) => [address, peer])), panic };
+}
+
+function rank(candidate: Candidate): number {
+  return ranking.indexOf(candidate.health);
+}

@@ -1,0 +1,162 @@
+import type { Config, ConsulConfig, UpstreamConfig } from '../config/config.ts';
+import { type ConsulClient, createConsulClient } from '../consul/api.ts';
+import { asConsulError } from '../consul/error.ts';
+import { answered, dueToEmpty, empty, isBelievable, type Tracking } from '../state/tracking.ts';
+import { describeChanges, peerChanges } from '../telemetry/changes.ts';
+import type { Log } from '../telemetry/log.ts';
+import { createOutage } from '../telemetry/outage.ts';
+import { confirmEmpty } from './confirm.ts';
+import { type Follower, follow } from './follow.ts';
+import type { Interpretation } from './interpret.ts';
+
+export interface WatchesOptions {
+  /** Is kept up to date. */
+  tracking: Tracking;
+  config: () => Config;
+  /** Called when the tracked state has changed. */
+  changed: () => void;
+  log: Log;
+}
+
+export interface Watches {
+  /**
+   * Makes ready for another configuration of Consul, or reads the token again.
+   *
+   * @returns a function that makes the change, the upstreams' included, and cannot fail
+   * @throws Error when a token or a TLS file cannot be read; then nothing has changed
+   */
+  prepare(consul: ConsulConfig): () => void;
+  stop(): void;
+}
+
+/** How often it is looked whether held peers are due, in ms. */
+const settleInterval = 1000;
+
+/** One watch for each configured upstream. */
+export function createWatches({ tracking, config, changed, log }: WatchesOptions): Watches {
+  let client: ConsulClient | undefined;
+  let clientKey = '';
+  let abort = new AbortController();
+  let settling = false;
+  const followers = new Map<string, { key: string; follower: Follower }>();
+  const outage = createOutage(log);
+  const now = () => performance.now();
+
+  /** @returns whether the answer changed what serves */
+  function take(name: string, answer: Interpretation): boolean {
+    outage.answered(name);
+    const tracked = tracking.upstreams.get(name);
+    if (tracked === undefined) return false;
+    const before = { ...tracked };
+    answered(tracking, name, answer.instances, answer.peers, now());
+    if (tracked.emptySince !== undefined) {
+      if (before.emptySince === undefined) logHold(name);
+      settle();
+    }
+    const changes = peerChanges(before.peers ?? {}, tracked.peers ?? {});
+    if (changes !== undefined) {
+      log.info({ upstream: name, ...changes }, `${name}: ${describeChanges(changes)}`);
+    }
+    const isNew = tracked.live !== before.live || before.shows === undefined;
+    if (changes !== undefined || isNew) changed();
+    return changes !== undefined || isNew;
+  }
+
+  function logHold(name: string): void {
+    const hold = config().upstreams.get(name)?.hold_empty ?? 0;
+    const until = isBelievable(tracking)
+      ? `for ${hold / 1000} s`
+      : 'until one of the services shows an instance again, since none does';
+    log.warn({ upstream: name }, `${name}: Consul shows no instance; the last peers stay ${until}`);
+  }
+
+  /** Believes in empty upstreams whose time has come, after asking once more. */
+  async function settle(): Promise<void> {
+    if (settling) return;
+    settling = true;
+    const hold = (name: string) => config().upstreams.get(name)?.hold_empty ?? 0;
+    await Promise.all(dueToEmpty(tracking, hold, now()).map(settleOne));
+    settling = false;
+  }
+
+  async function settleOne(name: string): Promise<void> {
+    const upstream = config().upstreams.get(name);
+    const follower = followers.get(name)?.follower;
+    const tracked = tracking.upstreams.get(name);
+    if (upstream === undefined || tracked === undefined || client === undefined) return;
+    try {
+      const { service, filter } = upstream;
+      const entries = await confirmEmpty(client, { service, filter }, abort.signal);
+      if (entries.length > 0) {
+        await follower?.take(entries);
+        return;
+      }
+    } catch (error) {
+      outage.failed(name, asConsulError(error, client.name));
+      return;
+    }
+    // Meanwhile an instance may have come, here or elsewhere.
+    if (tracked.emptySince === undefined || !isBelievable(tracking)) return;
+    const gone = Object.keys(tracked.peers ?? {}).length;
+    empty(tracking, name);
+    log.warn({ upstream: name }, `${name}: no instance is left; ${gone} held peers removed`);
+    changed();
+  }
+
+  function reconcile(): void {
+    const { upstreams, consul } = config();
+    for (const [name, { key, follower }] of followers) {
+      const upstream = upstreams.get(name);
+      if (upstream !== undefined && watchKey(upstream, clientKey) === key) continue;
+      follower.stop();
+      followers.delete(name);
+      outage.forget(name);
+    }
+    for (const [name, upstream] of upstreams) {
+      if (followers.has(name) || client === undefined) continue;
+      const follower = follow({
+        client,
+        name,
+        upstream,
+        consistency: consul.consistency ?? 'stale',
+        log,
+        remembered: () => tracking.upstreams.get(name)?.peers ?? {},
+        answered: (answer) => take(name, answer),
+        failed: (error) => outage.failed(name, error),
+      });
+      followers.set(name, { key: watchKey(upstream, clientKey), follower });
+    }
+  }
+
+  const timer = setInterval(settle, settleInterval);
+  return {
+    prepare(consul) {
+      const key = JSON.stringify(consul);
+      if (key === clientKey) {
+        client?.readToken();
+        return reconcile;
+      }
+      const next = createConsulClient(consul);
+      return () => {
+        const last = client;
+        client = next;
+        clientKey = key;
+        abort.abort();
+        abort = new AbortController();
+        reconcile();
+        last?.close();
+      };
+    },
+    stop() {
+      clearInterval(timer);
+      abort.abort();
+      for (const { follower } of followers.values()) follower.stop();
+      client?.close();
+    },
+  };
+}
+
+/** Of what makes a watch another one. */
+function watchKey({ service, filter, health }: UpstreamConfig, clientKey: string): string {
+  return JSON.stringify([service, filter, health, clientKey]);
+}

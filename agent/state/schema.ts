@@ -1,0 +1,87 @@
+import { z } from 'zod';
+import { refusal } from '../util/invalid.ts';
+import { isPeerAddress } from './address.ts';
+import type { Document, Peers, Upstream } from './document.ts';
+import * as field from './fields.ts';
+
+const peer = z.strictObject({
+  weight: field.integer(0, 65_535).exactOptional(),
+  backup: field.boolean.exactOptional(),
+  drain: field.boolean.exactOptional(),
+  id: field.text(1, 255).exactOptional(),
+  zone: field.zone.exactOptional(),
+  max_conns: field.integer(0, 65_535).exactOptional(),
+  slow_start: field.seconds.exactOptional(),
+});
+
+const peers = z.record(
+  z.string().refine(isPeerAddress, 'an address in canonical form: a.b.c.d:port or [v6]:port'),
+  peer,
+);
+
+const upstream = z
+  .strictObject({
+    owner: field.owner.exactOptional(),
+    ...field.settings(field.seconds),
+    peers,
+  })
+  .refine(field.hasHashKey, field.hashKeyMissing);
+
+const document = z.strictObject({
+  upstreams: z.record(z.string().refine(field.isUpstreamName, field.upstreamName), upstream),
+});
+
+const anything = z.strictObject({ upstreams: z.record(z.string(), z.unknown()) });
+
+export interface Sifted {
+  document: Document;
+  /** One line for each upstream and peer that is not in the document, and why. */
+  leftOut: string[];
+}
+
+/**
+ * Takes what the admin endpoint would take: a bad peer is left out alone, and so
+ * is an upstream whose own fields are bad.
+ *
+ * @throws Error when it is no document at all; all messages name the field, its
+ *   value and what was expected
+ */
+export function siftDocument(value: unknown): Sifted {
+  const whole = document.safeParse(value);
+  if (whole.success) return { document: whole.data, leftOut: [] };
+  const given = anything.safeParse(value);
+  if (!given.success) throw new Error(refusal(given.error, value));
+  const leftOut: string[] = [];
+
+  function take(name: string, part: unknown): Upstream | undefined {
+    const input = { upstreams: { [name]: part } };
+    const result = document.safeParse(input);
+    if (result.success) return result.data.upstreams[name];
+    leftOut.push(refusal(result.error, input));
+    return undefined;
+  }
+
+  const upstreams: [string, Upstream][] = [];
+  for (const [name, part] of Object.entries(given.data.upstreams)) {
+    const { settings, peers } = split(part);
+    const upstream = take(name, settings);
+    if (upstream === undefined) continue;
+    const taken = Object.entries(peers).filter(
+      ([key, fields]) => take(name, { peers: { [key]: fields } }) !== undefined,
+    );
+    upstreams.push([name, { ...upstream, peers: Object.fromEntries(taken) as Peers }]);
+  }
+  return { document: { upstreams: Object.fromEntries(upstreams) }, leftOut };
+}
+
+/** What may be an upstream, as one without peers, and its peers. */
+function split(part: unknown): { settings: unknown; peers: object } {
+  if (!isObject(part)) return { settings: part, peers: {} };
+  const { peers = {}, ...settings } = part as { peers?: unknown };
+  if (!isObject(peers)) return { settings: part, peers: {} };
+  return { settings: { ...settings, peers: {} }, peers };
+}
+
+function isObject(value: unknown): value is object {
+  return typeof value === 'object' && value !== null;
+}

@@ -1,0 +1,75 @@
+-- What is live, for GET /v1/status.
+
+local counters = require("reloadless.shared.counters")
+local document = require("reloadless.table.document")
+local lease = require("reloadless.admin.lease")
+local upstreams = require("reloadless.table.read")
+
+local concat = table.concat
+local ipairs = ipairs
+local pairs = pairs
+local sort = table.sort
+
+local _M = {}
+
+
+local function state_of(fields, ejected)
+    if fields.drain then
+        return "drain"
+    elseif fields.weight == 0 then
+        return "down"
+    end
+    return ejected and "ejected" or "up"
+end
+
+
+local function object(members)
+    sort(members)
+    return "{" .. concat(members, ",") .. "}"
+end
+
+
+local function upstream_json(name, read, count)
+    local members = {}
+    for _, body in pairs(read.bodies) do
+        for key, fields in pairs(document.decode_peers(body)) do
+            local ejected
+            fields.requests, fields.failures, fields.active, ejected =
+                count(name, key)
+            fields.state = state_of(fields, ejected)
+            fields.weight = fields.weight or 1
+            members[#members + 1] = document.encode(key) .. ":"
+                                    .. document.encode(fields)
+        end
+    end
+
+    local settings = document.decode(read.settings)
+    settings.balance = settings.balance or "round_robin"
+    settings.version = read.version
+    return document.encode(name) .. ":"
+           .. document.encode(settings):sub(1, -2)
+           .. ',"peers":' .. object(members) .. "}"
+end
+
+
+--- @return the status as JSON: the table's facts, the agents and, for each
+-- upstream and peer, its settings, state and counters
+function _M.json()
+    local facts = upstreams.status()
+    facts.updated_at = os.date("!%Y-%m-%dT%H:%M:%SZ", facts.updated_at)
+    facts.agents = lease.all()
+    local count = counters.reader()
+
+    local members = {}
+    for _, name in ipairs(upstreams.names()) do
+        local read = upstreams.read(name)
+        if read then
+            members[#members + 1] = upstream_json(name, read, count)
+        end
+    end
+    return document.encode(facts):sub(1, -2)
+           .. ',"upstreams":' .. object(members) .. "}"
+end
+
+
+return _M

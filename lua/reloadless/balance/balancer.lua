@@ -1,0 +1,380 @@
+-- The request path: which peer gets this request, and what became of it.
+--
+-- What runs for each request calls functions by upvalues, not as methods of
+-- objects: LuaJIT would look for a method, and check where it found it, each
+-- time.
+
+local attempt = require("reloadless.balance.attempt")
+local base = require("resty.core.base")
+local clock = require("reloadless.shared.clock")
+local counters = require("reloadless.shared.counters")
+local fitness = require("reloadless.balance.fitness")
+local inflight = require("reloadless.shared.inflight")
+local tiers = require("reloadless.balance.tiers")
+local upstream = require("reloadless.balance.upstream")
+local upstreams = require("reloadless.table.read")
+local balancer = require("ngx.balancer")
+local ffi = require("ffi")
+
+local cast = ffi.cast
+local count_begin = counters.begin
+local count_finish = counters.finish
+local get_last_failure = balancer.get_last_failure
+local get_request = base.get_request
+local match = string.match
+local math_min = math.min
+local md5 = ngx.md5
+local ngx = ngx
+local now = clock.now
+local pairs = pairs
+local pick_fit = fitness.pick
+local set_current_peer = balancer.set_current_peer
+local set_more_tries = balancer.set_more_tries
+local set_timeouts = balancer.set_timeouts
+local table_version = upstreams.version
+local tonumber = tonumber
+local update = tiers.update
+local uintptr_t = ffi.typeof("uintptr_t")
+
+local _M = {}
+
+-- upstreams that this worker has built, by name
+local built = {}
+
+-- Requests on their way to a peer, by the address of nginx's request. Unlike
+-- ngx.ctx it costs no table for each request and outlives internal redirects.
+local states = {}
+-- states not in use, and their number
+local spare = {}
+local spares = 0
+
+
+local function find_upstream(name)
+    local version = table_version()
+    local found = built[name]
+    if found and found.seen == version then
+        return found
+    elseif not name then
+        return nil
+    end
+
+    found = found or upstream.new(name)
+    built[name] = found:sync(version, now()) and found or nil
+    return built[name]
+end
+
+
+--- Whether the table has a limit for the peer of this id.
+function _M.is_limited(id)
+    local name, key = match(id, "^([^:]+):(.+)$")
+    local found = find_upstream(name)
+    local peer = found and found.peers[key]
+    return peer ~= nil and peer.max_conns > 0
+end
+
+
+local function request_id()
+    -- brackets: LuaJIT compiles no tail call of tonumber
+    return (tonumber(cast(uintptr_t, get_request())))
+end
+
+
+local function begin(state, peer)
+    state.peer = peer
+    if state.counted then
+        count_begin(peer)
+    elseif peer.probe then
+        -- nobody would tell that it has answered: it is believed until it fails
+        state.upstream.fitness:answered(peer, now())
+    end
+    update(state.upstream.fitness.tiers, peer)
+end
+
+
+-- The request leaves its peer, which has answered, failed, or neither.
+local function leave_peer(state, outcome, seconds, was_open)
+    local peer, found = state.peer, state.upstream
+    local judge = found.fitness
+    state.peer = false
+    if state.held then
+        state.held = false
+        inflight.release(peer)
+        judge:freed(peer, now())
+    end
+    if found.picker.observe and outcome then
+        found.picker.observe(peer, seconds, outcome)
+    end
+    if state.counted then
+        count_finish(peer, outcome == "failed")
+        update(judge.tiers, peer)
+    elseif outcome == "failed" then
+        counters.touch(peer)
+    end
+
+    if outcome == "failed" then
+        judge:failed(peer, was_open, now())
+    elseif outcome == "answered" and peer.failed_at then
+        judge:answered(peer, now())
+    end
+end
+
+
+-- Ends the last try, as it ended.
+local function finish(state, is_over)
+    if state.peer then
+        leave_peer(state, attempt.last(is_over))
+    end
+end
+
+
+local function forget(id, state)
+    states[id] = nil
+    state.upstream, state.tried, state.hashed = false, false, false
+    spares = spares + 1
+    spare[spares] = state
+end
+
+
+-- A connection of the peer, if it has a limit.
+local function hold(state, peer)
+    if peer.max_conns == 0 or not state.counted then
+        return true
+    end
+    state.held = inflight.acquire(peer)
+    return state.held
+end
+
+
+local function pick_any(state)
+    return pick_fit(state.upstream.fitness, state.tried, state.hashed, now)
+end
+
+
+-- Peers that are full rest; each of them is asked once. When nobody is left,
+-- some that have rested are asked again.
+local function pick_another(state, peer)
+    local judge = state.upstream.fitness
+    for _ = 1, 2 do
+        while peer do
+            if hold(state, peer) then
+                return peer
+            end
+            judge:filled(peer, now())
+            peer = pick_any(state)
+        end
+        peer = judge:reopen(now()) and pick_any(state) or nil
+    end
+end
+
+
+-- Without a loop of its own, which LuaJIT would not compile along.
+local function pick(state)
+    local peer = pick_any(state)
+    if peer and hold(state, peer) then
+        return peer
+    end
+    return pick_another(state, peer)
+end
+
+
+-- The peer that the client's cookie names, if that one still serves.
+local function named_by_cookie(found)
+    local token = found.cookie and ngx.var[found.cookie]
+    return token and found:stuck(token), token
+end
+
+
+-- The peer to which the client's cookie holds it, if it has room.
+local function stuck(state)
+    local peer, token = named_by_cookie(state.upstream)
+    if peer and hold(state, peer) then
+        state.token = token
+        return peer
+    end
+end
+
+
+-- All fields are there from the start: code that LuaJIT has compiled for one
+-- state then fits the next.
+local function empty_state()
+    return {
+        upstream = false, peer = false, counted = false, held = false,
+        token = false, tried = false, hashed = false, left = 0,
+    }
+end
+
+
+local function new_state(found)
+    local state
+    if spares > 0 then
+        state = spare[spares]
+        spares = spares - 1
+    else
+        state = empty_state()
+    end
+    state.upstream = found
+    -- a subrequest has no log phase that would end the count, unless nginx.conf
+    -- has log_subrequest
+    state.counted = not ngx.is_subrequest
+    state.held = false
+    state.token = false
+    return state
+end
+
+
+local function first_try(id, name)
+    local found = find_upstream(name)
+    if not found then
+        return nil
+    end
+
+    local judge = found.fitness
+    if judge.agenda.size > 0 then
+        judge:tend(now())
+    end
+    local state = new_state(found)
+    state.hashed = found.key and found.key()
+    local peer = stuck(state) or pick(state)
+    if not peer then
+        forget(id, state)
+        return nil
+    end
+
+    states[id] = state
+    -- a cookie may name a peer that takes no new traffic
+    local most = peer.is_in and found.size or found.size + 1
+    local tries = math_min(most, found.max_tries)
+    state.left = tries
+    if tries > 1 then
+        -- the placeholder counts for none, so this is the number of all
+        set_more_tries(tries)
+    end
+    if found.has_timeouts then
+        local settings = found.settings
+        set_timeouts(settings.connect_timeout, settings.send_timeout,
+                     settings.read_timeout)
+    end
+    return state, peer
+end
+
+
+local function next_try(state)
+    local peer = state.peer
+    local _, seconds, had_connection = attempt.last(false)
+    leave_peer(state, "failed", seconds, had_connection)
+
+    local tried = state.tried or {}
+    state.tried = tried
+    tried[peer] = had_connection and "connected" or "dead"
+    state.left = state.left - 1
+
+    -- the table may have moved since
+    local found = find_upstream(state.upstream.name)
+    if not found then
+        return nil
+    end
+    state.upstream = found
+    peer = pick(state)
+    if not peer and state.left <= 0 then
+        -- All tries that we asked for are over. nginx grants another only for
+        -- a pooled connection that the peer had closed: that peer is fine.
+        for other, how in pairs(tried) do
+            if how == "connected" then
+                tried[other] = nil
+            end
+        end
+        peer = pick(state)
+    end
+    return peer
+end
+
+
+--- Picks the peer of this try: the handler of balancer_by_lua.
+-- @param name of the upstream; default $reloadless_upstream
+function _M.balance(name)
+    local id = request_id()
+    local state = states[id]
+    local peer
+    if state and get_last_failure() then
+        peer = next_try(state)
+    else
+        if state then
+            -- an internal redirect, or a request that had no log phase
+            finish(state, false)
+            forget(id, state)
+        end
+        name = name or ngx.var.reloadless_upstream
+        state, peer = first_try(id, name)
+    end
+    if not peer then
+        -- nginx then finds the placeholder "down" and answers 502
+        ngx.log(ngx.WARN, "reloadless: no peer in upstream ",
+                name or state and state.upstream.name)
+        return
+    end
+
+    begin(state, peer)
+    local ok, err = set_current_peer(peer.host, peer.port)
+    if not ok then
+        ngx.log(ngx.ERR, "reloadless: peer ", peer.key, ": ", err)
+    end
+end
+
+
+--- Answers 503 at once when the upstream has no peer for this request: for
+-- access_by_lua.
+-- @param name of the upstream; default $reloadless_upstream
+function _M.access(name)
+    local found = find_upstream(name or ngx.var.reloadless_upstream)
+    if not found or found:is_empty() and not named_by_cookie(found) then
+        return ngx.exit(503)
+    end
+end
+
+
+--- Holds the client to its peer by a cookie: for header_filter_by_lua, in
+-- locations whose upstreams are sticky.
+function _M.header()
+    local state = states[request_id()]
+    local found = state and state.upstream
+    if not found or not found.cookie or not state.peer then
+        return
+    end
+
+    local token = md5(state.peer.key)
+    -- a peer that failed is none to be held to
+    if token ~= state.token and attempt.last(true) == "answered" then
+        local cookies = ngx.header["Set-Cookie"] or {}
+        if type(cookies) == "string" then
+            cookies = { cookies }
+        end
+        cookies[#cookies + 1] = found.settings.sticky .. "=" .. token
+                                .. "; Path=/; HttpOnly; SameSite=Lax"
+        ngx.header["Set-Cookie"] = cookies
+    end
+end
+
+
+--- Ends what balance began: for log_by_lua. Requests that reached no peer cost
+-- one table look-up.
+function _M.log()
+    local id = request_id()
+    local state = states[id]
+    if not state then
+        return
+    end
+
+    -- error_page may have made any status of a failure
+    local peer = state.peer
+    if ngx.status >= 499 or ngx.req.is_internal()
+       or peer and peer.failed_at or state.upstream.picker.observe
+    then
+        finish(state, true)
+    elseif peer then
+        leave_peer(state, "answered")
+    end
+    forget(id, state)
+end
+
+
+return _M

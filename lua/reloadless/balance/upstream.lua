@@ -1,0 +1,239 @@
+-- One upstream as one worker has it: built from the table and brought up to
+-- date peer by peer. What is known of the peers that stay is kept.
+
+local address = require("reloadless.table.address")
+local document = require("reloadless.table.document")
+local fitness = require("reloadless.balance.fitness")
+local upstreams = require("reloadless.table.read")
+local template = require("reloadless.balance.template")
+
+local huge = math.huge
+local ipairs = ipairs
+local md5 = ngx.md5
+local pairs = pairs
+local random = math.random
+local setmetatable = setmetatable
+
+local _M = {}
+local mt = { __index = _M }
+
+local timeouts = { "connect_timeout", "send_timeout", "read_timeout" }
+
+local pickers = {
+    round_robin = require("reloadless.balance.picker.round_robin"),
+    least_conn = require("reloadless.balance.picker.least_conn"),
+    random = require("reloadless.balance.picker.random"),
+    ewma = require("reloadless.balance.picker.ewma"),
+    hash = require("reloadless.balance.picker.hash"),
+}
+
+
+--- @param name of the upstream
+-- @return it without peers: sync fills it
+function _M.new(name)
+    return setmetatable({
+        name = name,
+        seen = nil,             -- the table's version at the last sync
+        have = nil,             -- what upstreams.read gave, bodies aside
+        settings = false,
+        picker = false,         -- a module picker.*
+        key = false,            -- function that gives the text to hash
+        cookie = false,         -- the variable of the sticky cookie
+        max_tries = huge,
+        has_timeouts = false,
+        members = {},           -- by chunk's id: the fields of peers by address
+        peers = {},             -- by address
+        size = 0,               -- peers that take new traffic
+        fitness = fitness.new(),
+        paces = { mean = false },   -- of all its peers' answers, in seconds
+        by_token = nil,         -- when sticky: peers by what the cookie holds
+    }, mt)
+end
+
+
+local function takes_new_traffic(peer)
+    return peer.weight > 0 and not peer.drain
+end
+
+
+local function leave(self, peer)
+    if peer.is_in then
+        peer.is_in = false
+        self.size = self.size - 1
+        self.fitness:leave(peer)
+    end
+end
+
+
+local function new_peer(self, key)
+    local parsed = address.parse(key)
+    -- All fields are there from the start: code that LuaJIT has compiled for
+    -- one peer then fits the next.
+    local peer = {
+        key = key,
+        id = self.name .. ":" .. key,
+        host = parsed.host,
+        port = parsed.port,
+        phase = random(),       -- its place in the turns of this worker
+        paces = self.paces,
+        active = 0,             -- requests that this worker has on it now
+        requests = 0,           -- since the last flush of the counters
+        failures = 0,
+        touched = false,        -- has something to report to the counters
+        weight = 0, backup = false, drain = false, zone = false,
+        max_conns = 0, slow_start = false,
+        is_in = false,          -- takes new traffic
+        -- of fitness and its agenda
+        place = false, ejected = false, probe = false, full = false,
+        fails = 0, failed_at = false, spared_at = false, until_time = 0,
+        ramp_from = false,
+        -- of pickers that learn
+        pace = false, latency = false, latency_at = 0,
+    }
+    self.peers[key] = peer
+    if self.by_token then
+        self.by_token[md5(key)] = peer
+    end
+    return peer
+end
+
+
+local function upsert(self, key, fields, now)
+    local peer = self.peers[key] or new_peer(self, key)
+    if peer.is_in
+       and (peer.zone ~= fields.zone or peer.backup ~= fields.backup)
+    then
+        leave(self, peer)
+    end
+
+    peer.weight = fields.weight or 1
+    peer.backup = fields.backup
+    peer.drain = fields.drain
+    peer.zone = fields.zone
+    peer.max_conns = fields.max_conns or 0
+    peer.slow_start = fields.slow_start
+    if not takes_new_traffic(peer) then
+        return leave(self, peer)
+    end
+
+    if peer.is_in then
+        return self.fitness:reweigh(peer, now)
+    end
+    peer.is_in = true
+    self.size = self.size + 1
+    self.fitness:join(peer, self.have ~= nil, now)
+end
+
+
+local function forget(self, key)
+    local peer = self.peers[key]
+    leave(self, peer)
+    self.peers[key] = nil
+    if self.by_token then
+        self.by_token[md5(key)] = nil
+    end
+end
+
+
+local function apply_peers(self, read, now)
+    local old, members = self.members, {}
+    for _, id in ipairs(read.ids) do
+        members[id] = old[id]
+    end
+    local gone = {}
+    for id, peers in pairs(old) do
+        if not members[id] then
+            for key in pairs(peers) do
+                gone[key] = true
+            end
+        end
+    end
+
+    for id, body in pairs(read.bodies) do
+        members[id] = document.decode_peers(body)
+        for key, fields in pairs(members[id]) do
+            gone[key] = nil
+            upsert(self, key, fields, now)
+        end
+    end
+    self.members = members
+    for key in pairs(gone) do
+        forget(self, key)
+    end
+end
+
+
+local function apply_settings(self, settings, now)
+    self.settings = settings
+    self.picker = pickers[settings.balance or "round_robin"]
+    self.fitness:use(self.picker, settings, now)
+    for _, name in ipairs(timeouts) do
+        -- 0 leaves nginx's own, and ngx.balancer would raise on it
+        if settings[name] == 0 then
+            settings[name] = nil
+        end
+    end
+    self.has_timeouts = settings.connect_timeout or settings.send_timeout
+                        or settings.read_timeout or false
+    self.max_tries = settings.max_tries or huge
+    self.key = settings.balance == "hash"
+               and template.compile(settings.hash_key)
+
+    self.cookie = settings.sticky and "cookie_" .. settings.sticky or false
+    if not self.cookie then
+        self.by_token = nil
+    elseif not self.by_token then
+        self.by_token = {}
+        for key, peer in pairs(self.peers) do
+            self.by_token[md5(key)] = peer
+        end
+    end
+end
+
+
+--- Brings the upstream to the table's version. Work is done for the peers
+-- that changed; what the others have learnt stays.
+-- @param version of the table
+-- @param now in seconds
+-- @return false when the table has no such upstream
+function _M:sync(version, now)
+    local current = upstreams.upstream_version(self.name)
+    if not current then
+        return false
+    end
+
+    if not self.have or self.have.version ~= current then
+        local read = upstreams.read(self.name, self.members)
+        if not read then
+            return false
+        end
+        if not self.have or self.have.settings ~= read.settings then
+            apply_settings(self, document.decode(read.settings), now)
+        end
+        apply_peers(self, read, now)
+        read.bodies = nil
+        self.have = read
+    end
+    self.seen = version
+    return true
+end
+
+
+--- @param token that a sticky cookie holds
+-- @return the peer that it names, even one that takes no new traffic; nil when
+--   that peer is gone, ejected or full
+function _M:stuck(token)
+    local peer = self.by_token[token]
+    if peer and not peer.ejected and not peer.full then
+        return peer
+    end
+end
+
+
+--- Whether any peer takes new traffic.
+function _M:is_empty()
+    return self.size == 0
+end
+
+
+return _M

@@ -1,0 +1,133 @@
+-- What happened to each peer, over all workers. Workers count for themselves
+-- and add up once a second in the dict reloadless_counters, so that a request
+-- pays for no shared write.
+
+local process = require("reloadless.shared.process")
+
+local concat = table.concat
+local find = string.find
+local gmatch = string.gmatch
+local ipairs = ipairs
+local sub = string.sub
+
+local _M = {}
+
+local flush_seconds = 1
+
+local dict
+-- a worker that ends its last requests has no timers any more
+local is_ending = false
+-- peers with something to report
+local touched = {}
+
+
+local function touch(peer)
+    if not peer.touched then
+        peer.touched = true
+        touched[#touched + 1] = peer
+    end
+end
+
+
+--- The peer may have been ejected.
+_M.touch = touch
+
+
+local function flush(premature)
+    is_ending = is_ending or premature
+    local busy, lines = {}, {}
+    for _, peer in ipairs(touched) do
+        local id = peer.id
+        if peer.requests > 0 then
+            dict:incr("r:" .. id, peer.requests, 0)
+            peer.requests = 0
+        end
+        if peer.failures > 0 then
+            dict:incr("f:" .. id, peer.failures, 0)
+            peer.failures = 0
+        end
+        peer.touched = peer.active > 0 or peer.ejected == true
+        if peer.touched then
+            busy[#busy + 1] = peer
+            lines[#lines + 1] = id .. " " .. peer.active
+                                .. (peer.ejected and " ejected" or "")
+        end
+    end
+    touched = busy
+
+    local key = "a:" .. process.id()
+    if #lines > 0 then
+        dict:set(key, concat(lines, "\n"))
+    else
+        dict:delete(key)
+    end
+end
+
+
+--- A request was sent to the peer.
+function _M.begin(peer)
+    peer.requests = peer.requests + 1
+    peer.active = peer.active + 1
+    touch(peer)
+end
+
+
+--- The request left the peer.
+-- @param failed whether the peer is to blame
+function _M.finish(peer, failed)
+    peer.active = peer.active - 1
+    if failed then
+        peer.failures = peer.failures + 1
+    end
+    touch(peer)
+    if is_ending then
+        flush()
+    end
+end
+
+
+--- Reads the counters of all peers.
+-- @return a function of an upstream's name and a peer's address that gives
+--   requests, failures, active, and whether a worker has ejected it
+function _M.reader()
+    local active, ejected = {}, {}
+    for _, key in ipairs(dict:get_keys(0)) do
+        local lines = ""
+        if find(key, "a:", 1, true) == 1 then
+            if process.is_alive(sub(key, 3)) then
+                lines = dict:get(key) or ""
+            else
+                dict:delete(key)
+            end
+        end
+        for id, count, mark in gmatch(lines, "(%S+) (%d+)([^\n]*)") do
+            active[id] = (active[id] or 0) + count
+            ejected[id] = ejected[id] or mark ~= ""
+        end
+    end
+
+    return function(upstream, peer)
+        local id = upstream .. ":" .. peer
+        return dict:get("r:" .. id) or 0, dict:get("f:" .. id) or 0,
+               active[id] or 0, ejected[id] or false
+    end
+end
+
+
+--- Finds the dict.
+function _M.init()
+    dict = ngx.shared.reloadless_counters
+    if not dict then
+        error("reloadless: nginx.conf lacks lua_shared_dict"
+              .. " reloadless_counters")
+    end
+end
+
+
+--- Starts the reports of this worker.
+function _M.init_worker()
+    assert(ngx.timer.every(flush_seconds, flush))
+end
+
+
+return _M

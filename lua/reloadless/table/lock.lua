@@ -1,0 +1,104 @@
+-- One write at a time over all workers; what one that ended halfway has left is
+-- mended before the next.
+
+local clock = require("reloadless.shared.clock")
+local layout = require("reloadless.table.keys")
+local process = require("reloadless.shared.process")
+local upstreams = require("reloadless.table.read")
+
+local find = string.find
+local ipairs = ipairs
+local match = string.match
+local pcall = pcall
+
+local _M = {}
+
+local lock_seconds = 5
+
+local dict = ngx.shared.reloadless
+
+
+-- A write that ended halfway may have left some upstreams new under the old
+-- version, or staged keys that nothing names.
+local function mend()
+    local named = {}
+    for _, name in ipairs(upstreams.names()) do
+        local head = layout.read_head(name)
+        if head then
+            named[layout.head_key(name, head.version)] = true
+            for _, id in ipairs(head.ids or {}) do
+                named[layout.chunk_key(name, id)] = true
+            end
+        end
+    end
+    for _, key in ipairs(dict:get_keys(0)) do
+        if find(key, "^[hc]:") and not named[match(key, "^[^+]+")]
+           or find(key, "u:", 1, true) == 1 and dict:get(key) == 0
+        then
+            dict:delete(key)
+        end
+    end
+    dict:incr("version", 1)
+end
+
+
+-- @return whether it was had, and whether the worker that held it has died
+local function lock()
+    local id = process.id()
+    local deadline = clock.now() + lock_seconds
+    repeat
+        -- the slot is always to be had: only who holds the lock fills the dict
+        local ok = dict:safe_add("lock", id)
+        if ok then
+            return true
+        end
+
+        local holder = dict:get("lock")
+        if holder and not process.is_alive(holder)
+           and dict:safe_add("steal:" .. holder, id, lock_seconds)
+           -- a worker that was stopped meanwhile may come late
+           and dict:get("lock") == holder
+        then
+            dict:set("lock", id)
+            return true, true
+        end
+
+        if ngx.get_phase() == "init" then
+            break
+        end
+        ngx.sleep(0.001)
+    until clock.now() > deadline
+
+    return false
+end
+
+
+--- Calls f while no other worker writes. f must not yield: a request aborted
+-- meanwhile would keep the lock.
+-- @param ... what f takes
+-- @return what f returns
+-- @return nil, { status, detail }: 500 or 503
+function _M.exclusively(f, ...)
+    local locked, orphaned = lock()
+    if not locked then
+        return nil, { status = 503, detail = "another write is going on" }
+    end
+
+    local ok, result, err = true, nil, nil
+    if orphaned then
+        ok, result = pcall(mend)
+    end
+    if ok then
+        ok, result, err = pcall(f, ...)
+    end
+    if not ok then
+        ngx.log(ngx.ERR, "reloadless: ", result)
+        pcall(mend)
+        result, err = nil, { status = 500, detail = "see nginx's error log" }
+    end
+    dict:delete("lock")
+    return result, err
+end
+
+
+return _M
