@@ -1,13 +1,14 @@
-import type { Config } from './config/config.ts';
+import { type Config, declaredBy } from './config/config.ts';
 import { identify } from './openresty/lease.ts';
 import { createTargets } from './openresty/targets.ts';
 import { readSnapshotFile, replaceFile } from './snapshot/file.ts';
 import { decodeSnapshot } from './snapshot/format.ts';
 import { createSnapshotWriter, type SnapshotWriter } from './snapshot/writer.ts';
 import { createWatches } from './source/watches.ts';
-import { desired, ownDocument, wantedOf } from './state/desired.ts';
-import { type Document, entry } from './state/document.ts';
-import { newTracking, remember, track } from './state/tracking.ts';
+import { ownDocument } from './state/desired.ts';
+import type { Document } from './state/document.ts';
+import { type Change, createState } from './state/state.ts';
+import { logChange } from './telemetry/changes.ts';
 import { type Log, reason } from './telemetry/log.ts';
 
 export interface Agent {
@@ -27,35 +28,39 @@ const defaultSnapshot = '/var/lib/reloadless/upstreams.snapshot';
 
 /**
  * Keeps every target at what Consul says, until stopped. This is where the
- * parts meet: watches change the tracked peers, and a change wakes the targets
- * and the snapshot.
+ * parts meet: watches tell the state what they see, and a change of the state
+ * wakes the targets and the snapshot.
  *
  * @throws Error when a token or a TLS file cannot be read
  */
 export function startAgent(first: Config, log: Log): Agent {
   let config = first;
   let who = identify(first);
-  const tracking = newTracking();
+  const state = createState(happened);
   let snapshot: SnapshotWriter | undefined;
 
-  const wanted = () => wantedOf(config.upstreams, tracking);
+  function happened(change: Change): void {
+    logChange(log, change);
+    // A held observation changes nothing as yet.
+    if (change.kind !== 'held') changed(change.upstream);
+  }
 
-  function changed(): void {
-    targets.changed();
+  /** @param name of the upstream of which something else is wanted; undefined: of any */
+  function changed(name?: string): void {
+    targets.changed(name);
     // The snapshot is of what nginx has, and that is the other agent's then.
     if (!targets.areOfOthers()) snapshot?.changed();
   }
 
   /** Peers that we do not know from Consul: what the target serves is newer than our snapshot. */
   function learnt(document: Document): void {
-    for (const name of config.upstreams.keys()) {
-      const upstream = entry(document.upstreams, name);
-      if (upstream?.owner === config.owner) remember(tracking, name, upstream.peers);
+    for (const [name, { owner, peers }] of Object.entries(document.upstreams)) {
+      if (owner === config.owner) state.remember(name, peers);
     }
   }
 
   function openSnapshot(path: string): SnapshotWriter {
-    return createSnapshotWriter(path, () => ownDocument(wanted(), config.owner), {
+    return createSnapshotWriter(path, () => ownDocument(state, config.owner), {
       written(failures) {
         if (failures === 0) log.debug(`snapshot ${path} written`);
         else log.info(`snapshot ${path} can be written again`);
@@ -68,12 +73,12 @@ export function startAgent(first: Config, log: Log): Agent {
     });
   }
 
-  const watches = createWatches({ tracking, config: () => config, changed, log });
+  const watches = createWatches({ state, config: () => config, log });
   const targets = createTargets({
-    desired: (current) => desired(current, wanted(), config.owner),
+    state,
     learnt,
     who: () => who,
-    gained: changed,
+    gained: () => changed(),
     log,
   });
 
@@ -85,7 +90,7 @@ export function startAgent(first: Config, log: Log): Agent {
     config = next;
     who = identify(next);
     log.level = next.log.level;
-    track(tracking, next.upstreams.keys());
+    state.declare(declaredBy(next), true);
     if (isOtherSnapshot) {
       snapshot?.stop();
       restore(path);
@@ -103,7 +108,7 @@ export function startAgent(first: Config, log: Log): Agent {
       if (bytes === undefined) return;
       const { savedAt, document, leftOut } = decodeSnapshot(bytes);
       for (const [name, { peers }] of Object.entries(document.upstreams)) {
-        remember(tracking, name, peers);
+        state.remember(name, peers);
       }
       log.info(`snapshot of ${savedAt.toISOString()} read from ${path}`);
       if (leftOut.length > 0) {

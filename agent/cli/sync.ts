@@ -1,23 +1,15 @@
-import type { Config } from '../config/config.ts';
+import { type Config, declaredBy } from '../config/config.ts';
 import { createConsulClient } from '../consul/api.ts';
 import { type AdminClient, createAdminClient } from '../openresty/admin.ts';
 import { describeHolder, identify } from '../openresty/lease.ts';
 import { push } from '../openresty/push.ts';
 import { saveSnapshot } from '../snapshot/file.ts';
 import { fetchUpstream } from '../source/fetch.ts';
-import { desired, ownDocument, wantedOf } from '../state/desired.ts';
+import { allNames, difference, ownDocument } from '../state/desired.ts';
 import { type Document, entry } from '../state/document.ts';
-import { type DocumentPatch, diffDocuments } from '../state/parts.ts';
-import {
-  answered,
-  dueToEmpty,
-  empty,
-  isBelievable,
-  newTracking,
-  remember,
-  type Tracking,
-  track,
-} from '../state/tracking.ts';
+import { isBelievable } from '../state/holds/empty.ts';
+import type { DocumentPatch } from '../state/parts.ts';
+import { createState, type State } from '../state/state.ts';
 import { reason } from '../telemetry/log.ts';
 import type { Output } from './output.ts';
 import { retry } from './retry.ts';
@@ -66,13 +58,13 @@ async function syncAll(
 ): Promise<number> {
   // Before anything is changed: a token file may be missing.
   const clients = config.openresty.map(createAdminClient);
-  const tracking = await readConsul(config, output, signal);
+  const state = await readConsul(config, output, signal);
   let failed = false;
   let differs = false;
   for (const client of clients) {
     try {
       const result = await retry(
-        () => syncTarget(client, config, tracking, dryRun, output, signal),
+        () => syncTarget(client, config, state, dryRun, output, signal),
         signal,
       );
       for (const line of result.faults) output.err(`reloadless: ${line}`);
@@ -87,7 +79,7 @@ async function syncAll(
     }
   }
   if (config.snapshot !== undefined && !dryRun) {
-    const document = ownDocument(wantedOf(config.upstreams, tracking), config.owner);
+    const document = ownDocument(state, config.owner);
     await saveSnapshot(config.snapshot, { savedAt: new Date(), document });
   }
   if (failed) return 1;
@@ -95,11 +87,11 @@ async function syncAll(
 }
 
 /** Asks for every service once. */
-async function readConsul(config: Config, output: Output, signal: AbortSignal): Promise<Tracking> {
+async function readConsul(config: Config, output: Output, signal: AbortSignal): Promise<State> {
   const client = createConsulClient(config.consul);
   const consistency = config.consul.consistency ?? 'default';
-  const tracking = newTracking();
-  track(tracking, config.upstreams.keys());
+  const state = createState(() => {});
+  state.declare(declaredBy(config), true);
   try {
     await Promise.all(
       [...config.upstreams].map(async ([name, upstream]) => {
@@ -108,32 +100,30 @@ async function readConsul(config: Config, output: Output, signal: AbortSignal): 
           signal,
         );
         for (const line of answer.malformed) output.err(`${name}: left out: ${line}`);
-        answered(tracking, name, answer.instances, answer.peers, 0);
+        state.observe(name, answer, 0);
       }),
     );
   } finally {
     client.close();
   }
-  const hold = (name: string) => config.upstreams.get(name)?.hold_empty ?? 0;
-  for (const name of dueToEmpty(tracking, hold, 0)) empty(tracking, name);
-  return tracking;
+  for (const name of state.due(0)) state.believe(name, 0);
+  return state;
 }
 
 async function syncTarget(
   client: AdminClient,
   config: Config,
-  tracking: Tracking,
+  state: State,
   dryRun: boolean,
   output: Output,
   signal: AbortSignal,
 ): Promise<Result> {
   const mirror = await client.get(undefined, signal);
   if (mirror === undefined) return { faults: [], differs: false };
-  const faults = keepDoubtful(mirror.document, config, tracking);
-  const wanted = wantedOf(config.upstreams, tracking);
-  const want = desired(mirror.document, wanted, config.owner);
-  faults.push(...want.foreign.map((name) => `${client.name}: ${name} belongs to another owner`));
-  const patch = diffDocuments(mirror.document, want.document);
+  const { document } = mirror;
+  const faults = keepDoubtful(document, config, state);
+  const { patch, foreign } = difference(document, allNames(document, state), state, config.owner);
+  faults.push(...foreign.map((name) => `${client.name}: ${name} belongs to another owner`));
   if (dryRun) {
     printPatch(client.name, patch, output);
   } else if (patch === undefined) {
@@ -153,17 +143,17 @@ async function syncTarget(
 }
 
 /** Peers of a target that Consul no longer shows, and that we do not believe to be gone. */
-function keepDoubtful(document: Document, config: Config, tracking: Tracking): string[] {
+function keepDoubtful(document: Document, config: Config, state: State): string[] {
   const kept: string[] = [];
-  for (const [name, { emptySince }] of tracking.upstreams) {
+  for (const name of state.names()) {
     const upstream = entry(document.upstreams, name);
-    if (emptySince === undefined || upstream?.owner !== config.owner) continue;
-    remember(tracking, name, upstream.peers);
+    if (state.get(name)?.held === undefined || upstream?.owner !== config.owner) continue;
+    state.remember(name, upstream.peers);
     const count = Object.keys(upstream.peers).length;
     if (count > 0) kept.push(`${name} keeps its ${count} peers`);
   }
   if (kept.length === 0) return [];
-  const why = isBelievable(tracking)
+  const why = isBelievable(state.overview())
     ? 'hold_empty: 0 would remove them'
     : 'nor does it show one of any service';
   return [`${kept.join(', ')}, though Consul shows no instance: ${why}`];

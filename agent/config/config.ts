@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import type { HealthPolicy } from '../source/serving.ts';
 import type { Settings } from '../state/document.ts';
 import { isUpstreamName, upstreamName } from '../state/fields.ts';
+import type { Declared } from '../state/state.ts';
 import { type Endpoint, isLoopback, parseEndpoint } from './address.ts';
 import { type ConsulEnvironment, consulEnvironment } from './environment.ts';
 import { ConfigError } from './error.ts';
@@ -232,4 +233,14 @@ function filterExpression(tags: string[], filter: string | undefined): string | 
   const terms = tags.map((tag) => `${JSON.stringify(tag)} in Service.Tags`);
   if (filter !== undefined) terms.push(terms.length > 0 ? `(${filter})` : filter);
   return terms.length > 0 ? terms.join(' and ') : undefined;
+}
+
+/** The upstreams of a configuration. */
+export function declaredBy({ upstreams }: Config): Map<string, Declared> {
+  return new Map(
+    [...upstreams].map(([name, { settings, hold_empty }]) => [
+      name,
+      { origin: 'configuration', settings, holdFor: hold_empty },
+    ]),
+  );
 }

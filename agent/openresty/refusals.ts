@@ -22,6 +22,8 @@ export interface Refusals {
   due(patch: DocumentPatch | undefined): DocumentPatch | undefined;
   /** Takes the result of a push. */
   note(refused: ReadonlyMap<string, Refusal>, patch: DocumentPatch): void;
+  /** The upstreams of which something was refused. */
+  names(): Iterable<string>;
   clear(): void;
 }
 
@@ -74,6 +76,7 @@ export function createRefusals(target: string, log: Log): Refusals {
       if (!hasRoom) return;
       for (const refusal of known.values()) refusal.retryAt = Math.min(refusal.retryAt, now + 1000);
     },
+    names: () => known.keys(),
     clear: () => known.clear(),
   };
 }

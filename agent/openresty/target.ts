@@ -1,6 +1,7 @@
-import type { Desired } from '../state/desired.ts';
+import { allNames, difference } from '../state/desired.ts';
 import type { Document } from '../state/document.ts';
-import { type DocumentPatch, diffDocuments } from '../state/parts.ts';
+import type { DocumentPatch } from '../state/parts.ts';
+import type { State } from '../state/state.ts';
 import { type Log, reason } from '../telemetry/log.ts';
 import { backoff, sleep } from '../util/backoff.ts';
 import { createWaker } from '../util/waker.ts';
@@ -12,8 +13,8 @@ import { createRefusals } from './refusals.ts';
 export interface Pusher {
   /** An agent of another configuration has the target. */
   readonly isWaiting: boolean;
-  /** The desired state is another now. */
-  changed(): void;
+  /** What is wanted of an upstream is another now; without a name: perhaps of each. */
+  changed(name?: string): void;
   /** @throws Error when the token file cannot be read */
   readToken(): void;
   stop(): Promise<void>;
@@ -21,9 +22,9 @@ export interface Pusher {
 
 export interface PusherOptions {
   client: AdminClient;
-  /** What the target should have, given what it has. */
-  desired: (current: Document) => Desired;
-  /** Hears of each document that was read from the target, before `desired` is asked. */
+  /** What the target should have. */
+  state: State;
+  /** Hears of each document that was read from the target, before it is compared. */
   learnt: (document: Document) => void;
   /** Who we are, now. */
   who: () => Owner;
@@ -52,7 +53,10 @@ export function startPusher(options: PusherOptions): Pusher {
   let isWaiting = false;
   let mirror: Mirror | undefined;
   let instance: string | undefined;
-  let foreign = new Set<string>();
+  /** Upstreams that may differ from what is wanted; undefined: all of them may. */
+  let dirty: Set<string> | undefined;
+  /** Those that the log has said to be of others. */
+  const foreign = new Set<string>();
   /** The log has said that the target fails. */
   let reported = false;
 
@@ -60,6 +64,7 @@ export function startPusher(options: PusherOptions): Pusher {
     const found = await client.get(mirror?.etag, signal);
     if (found === undefined) return;
     mirror = found;
+    dirty = undefined;
     options.learnt(found.document);
     const [now] = found.etag.split('.');
     if (now === instance) return;
@@ -68,18 +73,22 @@ export function startPusher(options: PusherOptions): Pusher {
     refusals.clear();
   }
 
-  function reportForeign(names: string[]): void {
-    for (const name of names) {
+  function reportForeign(compared: Iterable<string>, found: string[]): void {
+    for (const name of compared) if (!found.includes(name)) foreign.delete(name);
+    for (const name of found) {
       if (foreign.has(name)) continue;
+      foreign.add(name);
       log.error({ upstream: name }, `${client.name}: ${name} belongs to another owner: left alone`);
     }
-    foreign = new Set(names);
   }
 
   async function pushDifference(has: Mirror): Promise<void> {
-    const want = options.desired(has.document);
-    reportForeign(want.foreign);
-    const patch = refusals.due(diffDocuments(has.document, want.document));
+    const names = dirty ?? allNames(has.document, options.state);
+    for (const name of refusals.names()) names.add(name);
+    dirty = new Set();
+    const found = difference(has.document, names, options.state, options.who().owner);
+    reportForeign(names, found.foreign);
+    const patch = refusals.due(found.patch);
     if (patch === undefined) return;
     const started = performance.now();
     const result = await push(client, has, patch, signal, (written) => {
@@ -107,6 +116,7 @@ export function startPusher(options: PusherOptions): Pusher {
   /** @returns how long to wait before the next try, in ms */
   function failed(error: unknown, failures: number): number {
     mirror = undefined;
+    dirty = undefined;
     const status = error instanceof AdminError ? error.status : undefined;
     if (status === 412 && failures <= conflictsAtOnce) return 0;
     const line = `${reason(error)}: trying again`;
@@ -142,7 +152,11 @@ export function startPusher(options: PusherOptions): Pusher {
     get isWaiting() {
       return isWaiting;
     },
-    changed: waker.wake,
+    changed(name) {
+      if (name === undefined) dirty = undefined;
+      else dirty?.add(name);
+      waker.wake();
+    },
     readToken: client.readToken,
     async stop() {
       abort.abort();

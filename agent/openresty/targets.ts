@@ -10,8 +10,8 @@ export interface Targets {
    * @throws Error when a token file cannot be read; then nothing has changed
    */
   prepare(configs: TargetConfig[]): () => void;
-  /** The desired state is another now. */
-  changed(): void;
+  /** What is wanted of an upstream is another now; without a name: perhaps of each. */
+  changed(name?: string): void;
   /** Agents of another configuration have all of them. */
   areOfOthers(): boolean;
   /** Leaves the targets as they are, and gives our leases back. */
@@ -43,8 +43,8 @@ export function createTargets(options: Omit<PusherOptions, 'client'>): Targets {
         pushers = next;
       };
     },
-    changed() {
-      for (const pusher of pushers.values()) pusher.changed();
+    changed(name) {
+      for (const pusher of pushers.values()) pusher.changed(name);
     },
     areOfOthers: () => [...pushers.values()].every(({ isWaiting }) => isWaiting),
     async stop() {

@@ -6,6 +6,8 @@ import { type HealthPolicy, type Serving, serving } from './serving.ts';
 export interface Interpretation extends Serving {
   /** How many instances the answer has, whatever their health. */
   instances: number;
+  /** The nodes that they are on. */
+  nodes: string[];
   /** One line for each instance that was left out. */
   malformed: string[];
   /** Nothing may change as yet: none can be used before a look-up has ended. */
@@ -39,9 +41,16 @@ export function interpret(
   return {
     ...serving(candidates, policy),
     instances: entries.length,
+    nodes: nodesOf(entries),
     malformed,
     awaits,
     doubt:
       unusable && !awaits ? `none of ${entries.length} instances can be used: ${why}` : undefined,
   };
+}
+
+/** The nodes of all entries, malformed ones too. */
+function nodesOf(entries: unknown[]): string[] {
+  const names = entries.map((raw) => (raw as { Node?: { Node?: unknown } } | null)?.Node?.Node);
+  return [...new Set(names.filter((name) => typeof name === 'string' && name !== ''))] as string[];
 }

@@ -1,8 +1,7 @@
 import type { Config, ConsulConfig, UpstreamConfig } from '../config/config.ts';
 import { type ConsulClient, createConsulClient } from '../consul/api.ts';
 import { asConsulError } from '../consul/error.ts';
-import { answered, dueToEmpty, empty, isBelievable, type Tracking } from '../state/tracking.ts';
-import { describeChanges, peerChanges } from '../telemetry/changes.ts';
+import type { State } from '../state/state.ts';
 import type { Log } from '../telemetry/log.ts';
 import { createOutage } from '../telemetry/outage.ts';
 import { confirmEmpty } from './confirm.ts';
@@ -10,11 +9,9 @@ import { type Follower, follow } from './follow.ts';
 import type { Interpretation } from './interpret.ts';
 
 export interface WatchesOptions {
-  /** Is kept up to date. */
-  tracking: Tracking;
+  /** Hears what Consul says. */
+  state: State;
   config: () => Config;
-  /** Called when the tracked state has changed. */
-  changed: () => void;
   log: Log;
 }
 
@@ -33,7 +30,7 @@ export interface Watches {
 const settleInterval = 1000;
 
 /** One watch for each configured upstream. */
-export function createWatches({ tracking, config, changed, log }: WatchesOptions): Watches {
+export function createWatches({ state, config, log }: WatchesOptions): Watches {
   let client: ConsulClient | undefined;
   let clientKey = '';
   let abort = new AbortController();
@@ -42,65 +39,38 @@ export function createWatches({ tracking, config, changed, log }: WatchesOptions
   const outage = createOutage(log);
   const now = () => performance.now();
 
-  /** @returns whether the answer changed what serves */
+  /** @returns whether the answer changed anything */
   function take(name: string, answer: Interpretation): boolean {
     outage.answered(name);
-    const tracked = tracking.upstreams.get(name);
-    if (tracked === undefined) return false;
-    const before = { ...tracked };
-    answered(tracking, name, answer.instances, answer.peers, now());
-    if (tracked.emptySince !== undefined) {
-      if (before.emptySince === undefined) logHold(name);
-      settle();
-    }
-    const changes = peerChanges(before.peers ?? {}, tracked.peers ?? {});
-    if (changes !== undefined) {
-      log.info({ upstream: name, ...changes }, `${name}: ${describeChanges(changes)}`);
-    }
-    const isNew = tracked.live !== before.live || before.shows === undefined;
-    if (changes !== undefined || isNew) changed();
-    return changes !== undefined || isNew;
+    const changed = state.observe(name, answer, now());
+    if (state.get(name)?.held !== undefined) settle();
+    return changed;
   }
 
-  function logHold(name: string): void {
-    const hold = config().upstreams.get(name)?.hold_empty ?? 0;
-    const until = isBelievable(tracking)
-      ? `for ${hold / 1000} s`
-      : 'until one of the services shows an instance again, since none does';
-    log.warn({ upstream: name }, `${name}: Consul shows no instance; the last peers stay ${until}`);
-  }
-
-  /** Believes in empty upstreams whose time has come, after asking once more. */
+  /** Believes held observations whose time has come, after asking once more. */
   async function settle(): Promise<void> {
     if (settling) return;
     settling = true;
-    const hold = (name: string) => config().upstreams.get(name)?.hold_empty ?? 0;
-    await Promise.all(dueToEmpty(tracking, hold, now()).map(settleOne));
+    await Promise.all(state.due(now()).map(settleOne));
     settling = false;
   }
 
   async function settleOne(name: string): Promise<void> {
     const upstream = config().upstreams.get(name);
     const follower = followers.get(name)?.follower;
-    const tracked = tracking.upstreams.get(name);
-    if (upstream === undefined || tracked === undefined || client === undefined) return;
+    if (upstream === undefined || client === undefined) return;
     try {
       const { service, filter } = upstream;
       const entries = await confirmEmpty(client, { service, filter }, abort.signal);
       if (entries.length > 0) {
-        await follower?.take(entries);
+        follower?.take(entries);
         return;
       }
     } catch (error) {
       outage.failed(name, asConsulError(error, client.name));
       return;
     }
-    // Meanwhile an instance may have come, here or elsewhere.
-    if (tracked.emptySince === undefined || !isBelievable(tracking)) return;
-    const gone = Object.keys(tracked.peers ?? {}).length;
-    empty(tracking, name);
-    log.warn({ upstream: name }, `${name}: no instance is left; ${gone} held peers removed`);
-    changed();
+    state.believe(name, now());
   }
 
   function reconcile(): void {
@@ -120,7 +90,7 @@ export function createWatches({ tracking, config, changed, log }: WatchesOptions
         upstream,
         consistency: consul.consistency ?? 'stale',
         log,
-        remembered: () => tracking.upstreams.get(name)?.peers ?? {},
+        remembered: () => state.get(name)?.peers ?? {},
         answered: (answer) => take(name, answer),
         failed: (error) => outage.failed(name, error),
       });

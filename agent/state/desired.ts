@@ -1,5 +1,6 @@
 import { type Document, entry, type Peers, type Settings, type Upstream } from './document.ts';
-import type { Tracking } from './tracking.ts';
+import { type DocumentPatch, diffDocuments } from './parts.ts';
+import type { State } from './state.ts';
 
 /** What the agent wants of one upstream. */
 export interface Wanted {
@@ -12,57 +13,81 @@ export interface Wanted {
   answered: boolean;
 }
 
-/** What is wanted of each configured upstream, with what is known of its peers. */
-export function wantedOf(
-  upstreams: ReadonlyMap<string, { settings: Settings }>,
-  tracking: Tracking,
-): Map<string, Wanted> {
-  const all = new Map<string, Wanted>();
-  for (const [name, { settings }] of upstreams) {
-    const tracked = tracking.upstreams.get(name);
-    if (tracked === undefined) continue;
-    const { peers, live, shows } = tracked;
-    all.set(name, { settings, peers, live, answered: shows !== undefined });
-  }
-  return all;
+/** The upstream is of another owner, or of nobody: it is left alone. */
+const foreign = Symbol('foreign');
+
+/**
+ * What a target should have of one upstream, given what it has. One of another
+ * owner stays; one of our own that is not wanted goes, once the set of upstreams
+ * is known; peers that did not come from Consul never replace those of the target.
+ *
+ * @param has undefined: the target has none of that name
+ * @returns undefined when it should have none; `foreign` when its name is wanted
+ *   and it is another's
+ */
+function desired(
+  has: Upstream | undefined,
+  want: Wanted | undefined,
+  { owner, isKnown }: { owner: string; isKnown: boolean },
+): Upstream | undefined | typeof foreign {
+  const isForeign = has !== undefined && has.owner !== owner;
+  if (want === undefined) return isForeign || !isKnown ? has : undefined;
+  if (isForeign) return foreign;
+  const peers = want.live ? want.peers : (has?.peers ?? want.peers);
+  if (peers === undefined && !want.answered) return has;
+  return { owner, ...want.settings, peers: peers ?? {} };
 }
 
-export interface Desired {
-  document: Document;
-  /** Upstreams of another owner (or of nobody) whose name is wanted: they are left alone. */
+export interface Difference {
+  /** undefined: there is none. */
+  patch: DocumentPatch | undefined;
+  /** Those whose name is wanted, and that are of another owner or of nobody. */
   foreign: string[];
 }
 
 /**
- * What a target should have, given what it has. Upstreams of other owners stay;
- * our own that are no longer wanted go; peers that did not come from Consul
- * never replace those of the target.
+ * What is to be sent to a target for some upstreams; costs what these cost,
+ * whatever else there is.
+ *
+ * @param has what the target has
+ * @param names of the upstreams to be compared, whether or not it has them
  */
-export function desired(
-  current: Document,
-  wanted: ReadonlyMap<string, Wanted>,
+export function difference(
+  has: Document,
+  names: Iterable<string>,
+  state: Pick<State, 'wanted' | 'isKnown'>,
   owner: string,
-): Desired {
-  const upstreams = new Map<string, Upstream>();
-  const foreign: string[] = [];
-  for (const [name, upstream] of Object.entries(current.upstreams)) {
-    if (upstream.owner !== owner) upstreams.set(name, upstream);
-  }
-  for (const [name, want] of wanted) {
-    const has = entry(current.upstreams, name);
-    if (has !== undefined && has.owner !== owner) {
-      foreign.push(name);
+): Difference {
+  const from: [string, Upstream][] = [];
+  const to: [string, Upstream][] = [];
+  const foreigners: string[] = [];
+  for (const name of names) {
+    const had = entry(has.upstreams, name);
+    const want = desired(had, state.wanted(name), { owner, isKnown: state.isKnown });
+    if (want === foreign) {
+      foreigners.push(name);
       continue;
     }
-    const peers = want.live ? want.peers : (has?.peers ?? want.peers);
-    if (peers === undefined && !want.answered) continue;
-    upstreams.set(name, { owner, ...want.settings, peers: peers ?? {} });
+    if (had !== undefined) from.push([name, had]);
+    if (want !== undefined) to.push([name, want]);
   }
-  return { document: { upstreams: Object.fromEntries(upstreams) }, foreign };
+  const document = (upstreams: [string, Upstream][]) => ({
+    upstreams: Object.fromEntries(upstreams),
+  });
+  return { patch: diffDocuments(document(from), document(to)), foreign: foreigners };
+}
+
+/** The names of all upstreams that a target has or should have. */
+export function allNames(has: Document, state: Pick<State, 'names'>): Set<string> {
+  return new Set([...Object.keys(has.upstreams), ...state.names()]);
 }
 
 /** The document of our own upstreams, as the snapshot holds it: those with known peers. */
-export function ownDocument(wanted: ReadonlyMap<string, Wanted>, owner: string): Document {
-  const known = new Map([...wanted].filter(([, { peers }]) => peers !== undefined));
-  return desired({ upstreams: {} }, known, owner).document;
+export function ownDocument(state: Pick<State, 'names' | 'wanted'>, owner: string): Document {
+  const upstreams: [string, Upstream][] = [];
+  for (const name of state.names()) {
+    const { settings, peers } = state.wanted(name) ?? {};
+    if (peers !== undefined) upstreams.push([name, { owner, ...settings, peers }]);
+  }
+  return { upstreams: Object.fromEntries(upstreams) };
 }

@@ -1,27 +1,22 @@
-import type { Peers } from '../state/document.ts';
-import { diff, type JsonObject } from '../state/merge-patch.ts';
+import type { PeerChanges } from '../state/changes.ts';
+import type { Change } from '../state/state.ts';
+import type { Log } from './log.ts';
 
-export interface PeerChanges {
-  added: string[];
-  removed: string[];
-  changed: string[];
-}
-
-/** @returns undefined when the peers are equal */
-export function peerChanges(from: Peers, to: Peers): PeerChanges | undefined {
-  const patch = diff(from as JsonObject, to as JsonObject);
-  if (patch === undefined) return undefined;
-  const changes: PeerChanges = { added: [], removed: [], changed: [] };
-  for (const [address, peer] of Object.entries(patch)) {
-    if (peer === null) changes.removed.push(address);
-    else if (Object.hasOwn(from, address)) changes.changed.push(address);
-    else changes.added.push(address);
+/** Writes a line for each change of the state that a person may want to know of. */
+export function logChange(log: Log, change: Change): void {
+  const { upstream } = change;
+  if (change.kind === 'observed' && change.changes !== undefined) {
+    const fields = { upstream, ...change.changes };
+    log.info(fields, `${upstream}: ${describeChanges(change.changes)}`);
   }
-  return changes;
+  if (change.kind === 'held') log.warn({ upstream }, `${upstream}: ${change.why}`);
+  if (change.kind === 'believed') {
+    log.warn({ upstream }, `${upstream}: no instance is left; ${change.gone} held peers removed`);
+  }
 }
 
 /** @returns such as `+10.0.0.5:8080 −10.0.0.6:8080 ~10.0.0.7:8080` */
-export function describeChanges({ added, removed, changed }: PeerChanges): string {
+function describeChanges({ added, removed, changed }: PeerChanges): string {
   return [list('+', added), list('−', removed), list('~', changed)].flat().join(' ');
 }
 

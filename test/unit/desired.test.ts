@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { desired, ownDocument, type Wanted } from '../../agent/state/desired.ts';
+import { allNames, difference, ownDocument, type Wanted } from '../../agent/state/desired.ts';
 import type { Document, Peers } from '../../agent/state/document.ts';
+import { applyToDocument } from '../../agent/state/parts.ts';
 
 const old: Peers = { '10.0.0.1:80': { weight: 1 } };
 const now: Peers = { '10.0.0.2:80': { weight: 1 } };
@@ -18,8 +19,21 @@ function want(fields: Partial<Wanted>): Wanted {
   return { settings: {}, peers: undefined, live: false, answered: false, ...fields };
 }
 
-function upstreams(wanted: Record<string, Wanted>): Document['upstreams'] {
-  return desired(current, new Map(Object.entries(wanted)), 'us').document.upstreams;
+/** A state that wants this. */
+function wanting(wanted: Record<string, Wanted>, isKnown = true) {
+  const all = new Map(Object.entries(wanted));
+  return {
+    isKnown,
+    wanted: (name: string) => all.get(name),
+    names: () => all.keys(),
+  };
+}
+
+/** What the target has after it was sent the difference. */
+function upstreams(wanted: Record<string, Wanted>, isKnown = true): Document['upstreams'] {
+  const state = wanting(wanted, isKnown);
+  const { patch } = difference(current, allNames(current, state), state, 'us');
+  return (patch === undefined ? current : applyToDocument(current, patch)).upstreams;
 }
 
 test('what Consul says replaces peers and settings', () => {
@@ -31,14 +45,22 @@ test('our own upstreams that are not wanted go; those of others stay', () => {
   assert.deepEqual(Object.keys(upstreams({})), ['theirs', 'hand']);
 });
 
+test('nothing goes while the set of upstreams is not known', () => {
+  assert.deepEqual(upstreams({}, false), current.upstreams);
+});
+
+test('only the upstreams that are named are compared', () => {
+  const state = wanting({ web: want({ peers: now, live: true }) });
+  assert.equal(difference(current, ['theirs', 'nowhere'], state, 'us').patch, undefined);
+  assert.deepEqual(difference(current, ['gone'], state, 'us').patch, { upstreams: { gone: null } });
+});
+
 test('a name that another owner has is left alone and reported', () => {
-  const wanted = new Map([
-    ['theirs', want({ peers: now, live: true })],
-    ['hand', want({ peers: now, live: true })],
-  ]);
-  const result = desired(current, wanted, 'us');
-  assert.deepEqual(result.foreign, ['theirs', 'hand']);
-  assert.deepEqual(result.document.upstreams.theirs, current.upstreams.theirs);
+  const theirs = want({ peers: now, live: true });
+  const state = wanting({ theirs, hand: theirs });
+  const found = difference(current, allNames(current, state), state, 'us');
+  assert.deepEqual(found.foreign, ['theirs', 'hand']);
+  assert.deepEqual(found.patch, { upstreams: { web: null, gone: null } });
 });
 
 test('before Consul answers the target keeps its peers', () => {
@@ -61,11 +83,11 @@ test('an upstream may have the name of a method', () => {
 });
 
 test('the snapshot holds our own upstreams whose peers are known', () => {
-  const wanted = new Map([
-    ['web', want({ peers: now, live: true })],
-    ['api', want({ answered: true })],
-  ]);
-  assert.deepEqual(ownDocument(wanted, 'us'), {
+  const state = wanting({
+    web: want({ peers: now, live: true }),
+    api: want({ answered: true }),
+  });
+  assert.deepEqual(ownDocument(state, 'us'), {
     upstreams: { web: { owner: 'us', peers: now } },
   });
 });

@@ -1,0 +1,167 @@
+// Proves what the state believes of what a source says, and that it names each change.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { Peers } from '../../agent/state/document.ts';
+import { type Change, createState, type Declared, type State } from '../../agent/state/state.ts';
+
+const one: Peers = { '10.0.0.1:80': { weight: 1 } };
+const two: Peers = { ...one, '10.0.0.2:80': { weight: 1 } };
+const minute = 60_000;
+
+function declared(names: string[], holdFor = minute): Map<string, Declared> {
+  return new Map(names.map((name) => [name, { origin: 'test', settings: {}, holdFor }]));
+}
+
+function tracking(...names: string[]): State & { happened: Change[] } {
+  const happened: Change[] = [];
+  const state = createState((change) => happened.push(change));
+  state.declare(declared(names), true);
+  happened.length = 0;
+  return Object.assign(state, { happened });
+}
+
+function answered(state: State, name: string, instances: number, peers: Peers, now: number) {
+  return state.observe(name, { instances, nodes: ['here'], peers }, now);
+}
+
+function peers(state: State, name: string): Peers | undefined {
+  return state.get(name)?.peers;
+}
+
+test('an answer with instances counts at once, even if none of them serves', () => {
+  const state = tracking('web');
+  answered(state, 'web', 2, two, 0);
+  assert.deepEqual(peers(state, 'web'), two);
+  answered(state, 'web', 2, one, 1);
+  assert.deepEqual(peers(state, 'web'), one);
+  answered(state, 'web', 2, {}, 2);
+  assert.deepEqual(peers(state, 'web'), {});
+});
+
+test('an answer without instances keeps the peers until they are due', () => {
+  const state = tracking('web');
+  answered(state, 'web', 2, two, 0);
+  answered(state, 'web', 0, {}, 1000);
+  answered(state, 'web', 0, {}, 30_000);
+  assert.deepEqual(peers(state, 'web'), two);
+  assert.deepEqual(state.due(60_999), []);
+  assert.deepEqual(state.due(61_000), ['web']);
+  state.believe('web', 61_000);
+  assert.deepEqual(peers(state, 'web'), {});
+  assert.deepEqual(state.due(99_999), []);
+});
+
+test('an instance that comes back ends the hold', () => {
+  const state = tracking('web');
+  answered(state, 'web', 2, two, 0);
+  answered(state, 'web', 0, {}, 1000);
+  answered(state, 'web', 1, one, 2000);
+  assert.deepEqual(peers(state, 'web'), one);
+  assert.deepEqual(state.due(1e9), []);
+  state.believe('web', 61_000);
+  assert.deepEqual(peers(state, 'web'), one);
+});
+
+test('a hold of 0 is due at once', () => {
+  const state = tracking();
+  state.declare(declared(['web'], 0), true);
+  answered(state, 'web', 1, one, 5);
+  answered(state, 'web', 0, {}, 5);
+  assert.deepEqual(state.due(5), ['web']);
+});
+
+test('peers from a snapshot are held too, and Consul goes before them', () => {
+  const state = tracking('web');
+  state.remember('web', one);
+  answered(state, 'web', 0, {}, 0);
+  assert.deepEqual(peers(state, 'web'), one);
+  answered(state, 'web', 2, two, 1);
+  state.remember('web', one);
+  assert.deepEqual(peers(state, 'web'), two);
+});
+
+test('one of several that is empty is believed, when another shows an instance', () => {
+  const state = tracking('web', 'api');
+  answered(state, 'web', 1, one, 0);
+  answered(state, 'api', 1, one, 0);
+  answered(state, 'web', 0, {}, 1000);
+  assert.deepEqual(state.due(61_000), ['web']);
+});
+
+test('when all of several are empty none is believed, until one shows an instance again', () => {
+  const state = tracking('web', 'api', 'new');
+  answered(state, 'web', 1, one, 0);
+  answered(state, 'api', 1, one, 0);
+  answered(state, 'web', 0, {}, 1000);
+  answered(state, 'api', 0, {}, 1001);
+  assert.deepEqual(state.due(1e9), []);
+  answered(state, 'api', 1, one, 1e9);
+  // The others get their whole time to come back as well.
+  assert.deepEqual(state.due(1e9 + 59_999), []);
+  assert.deepEqual(state.due(1e9 + 60_000), ['web']);
+});
+
+test('upstreams that have never answered do not vouch for the catalogue', () => {
+  const state = tracking('web', 'api');
+  state.remember('web', one);
+  answered(state, 'web', 0, {}, 0);
+  assert.deepEqual(state.due(1e9), []);
+});
+
+test('an upstream that goes from the configuration is forgotten, with what it vouched for', () => {
+  const state = tracking('web', 'api', 'cart');
+  answered(state, 'web', 1, one, 0);
+  answered(state, 'api', 1, one, 0);
+  answered(state, 'web', 0, {}, 0);
+  state.declare(declared(['web', 'cart']), true);
+  assert.equal(state.get('api'), undefined);
+  assert.deepEqual(state.due(1e9), []);
+});
+
+test('each change is named, and what changes nothing is not', () => {
+  const state = tracking('web', 'api');
+  answered(state, 'web', 2, two, 0);
+  assert.equal(answered(state, 'web', 2, { ...two }, 1), false);
+  answered(state, 'api', 0, {}, 2);
+  answered(state, 'web', 2, one, 3);
+  answered(state, 'web', 0, {}, 4);
+  answered(state, 'web', 0, {}, 5);
+  const addresses = (added: string[], removed: string[]) => ({ added, removed, changed: [] });
+  assert.deepEqual(
+    state.happened.map(({ upstream, kind, ...rest }) => [
+      upstream,
+      kind,
+      'changes' in rest ? rest.changes : undefined,
+    ]),
+    [
+      ['web', 'observed', addresses(Object.keys(two), [])],
+      ['api', 'held', undefined],
+      ['api', 'observed', undefined],
+      ['web', 'observed', addresses([], ['10.0.0.2:80'])],
+      ['web', 'held', undefined],
+    ],
+  );
+});
+
+test('what is believed says how many peers go, and only while it is due', () => {
+  const state = tracking('web');
+  answered(state, 'web', 2, two, 0);
+  answered(state, 'web', 0, {}, 0);
+  state.believe('web', minute - 1);
+  assert.deepEqual(peers(state, 'web'), two);
+  state.believe('web', minute);
+  assert.deepEqual(state.happened.at(-1), { upstream: 'web', kind: 'believed', gone: 2 });
+});
+
+test('the nodes of the last instances are kept while none is shown', () => {
+  const state = tracking('web');
+  answered(state, 'web', 1, one, 0);
+  state.observe('web', { instances: 0, nodes: [], peers: {} }, 1);
+  assert.deepEqual(state.get('web')?.nodes, ['here']);
+});
+
+test('an observation of an upstream that is not declared is none of ours', () => {
+  const state = tracking('web');
+  assert.equal(answered(state, 'other', 1, one, 0), false);
+  assert.deepEqual(state.happened, []);
+});
