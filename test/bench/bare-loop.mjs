@@ -1,18 +1,18 @@
 // The floor of any sidecar in Node: the same blocking query and the same PATCH
 // as the agent's, by node:http alone, without a check of anything.
 //
-//   node bare-loop.mjs CONSUL ADMIN TOKEN SERVICE…
+//   node bare-loop.mjs CONSUL ADMIN AUTHORIZATION SERVICE…
 
 import { Agent, request } from 'node:http';
 
-const [consul = '', admin = '', token = '', ...services] = process.argv.slice(2);
+const [consul = '', admin = '', authorization = '', ...services] = process.argv.slice(2);
 const agent = new Agent({ keepAlive: true });
 
 /** @param {string} url @param {string} [method] @param {string} [body] */
 function send(url, method = 'GET', body = undefined) {
   return new Promise((resolve, reject) => {
     const headers = {
-      authorization: `Bearer ${token}`,
+      authorization,
       'content-type': 'application/merge-patch+json',
       ...(body === undefined ? {} : { 'content-length': Buffer.byteLength(body) }),
     };

@@ -9,7 +9,7 @@
 import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
 import { Agent, request } from 'node:http';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { Backend } from '../stack/backend.ts';
@@ -18,6 +18,7 @@ import { temporaryFolder } from '../stack/folder.ts';
 import { checkout } from '../stack/install.mjs';
 import { Nginx } from '../stack/nginx.ts';
 import { start, stop, until } from '../stack/process.ts';
+import { authorization, tokenFile } from '../stack/token.ts';
 import { percentile, spread } from './statistics.ts';
 
 const { values: options } = parseArgs({
@@ -82,8 +83,6 @@ const nginx = await Nginx.start(join(folder, 'nginx'), {
         }
     }`,
 });
-const tokenFile = (nginx as { tokenFile?: string }).tokenFile;
-const token = tokenFile === undefined ? '' : readFileSync(tokenFile, 'utf8').trim();
 const client = new Agent({ keepAlive: true, maxSockets: 16 });
 const ended: (() => Promise<void>)[] = [];
 
@@ -96,14 +95,11 @@ function run(command: string[]): number {
 }
 
 function agentCommand(main: string, services: string[]): string[] {
-  const targets = ['--consul', consul.address, '--openresty', nginx.admin];
+  const openresty = ['--openresty', nginx.admin, '--token-file', tokenFile];
+  const targets = ['--consul', consul.address, ...openresty];
   const flags = services.flatMap((service) => ['--service', service]);
   const snapshot = join(folder, `${services[0]}.snapshot`);
-  const tokenFlag = tokenFile === undefined ? [] : ['--token-file', tokenFile];
-  return [
-    ...[process.execPath, main, 'run', ...targets, ...tokenFlag, ...flags],
-    ...['--snapshot', snapshot],
-  ];
+  return [...[process.execPath, main, 'run', ...targets, ...flags], ...['--snapshot', snapshot]];
 }
 
 /** One request. @returns ms until its answer */
@@ -222,12 +218,12 @@ const sidecars: Sidecar[] = [
   {
     name: 'bare',
     command: (services: string[]) => [
-      ...[process.execPath, bareLoop, consul.address, nginx.admin, token, ...services],
+      ...[process.execPath, bareLoop, consul.address, nginx.admin, authorization, ...services],
     ],
   },
   ...builds.map((path, i) => ({
     name: i === 0 ? 'agent' : `agent-${i}`,
-    command: (services: string[]) => agentCommand(join(checkout, path), services),
+    command: (services: string[]) => agentCommand(resolve(checkout, path), services),
   })),
 ].map((sidecar) => ({ ...sidecar, pid: 0, perChange: [], p99: [] }));
 try {
