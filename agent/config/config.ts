@@ -32,6 +32,8 @@ export interface ConsulConfig {
   namespace: string | undefined;
   /** undefined: the command's own default. */
   consistency: Consistency | undefined;
+  /** How long Consul may hold a blocking query, in ms. */
+  wait: number;
   max_connections: number;
   tls: {
     ca_file: string | undefined;
@@ -70,8 +72,17 @@ const defaultConsul = 'http://127.0.0.1:8500';
 const defaultTarget = 'http://127.0.0.1:9410';
 /** Where nginx's include has its token. */
 const defaultTokenFile = '/etc/reloadless/admin.token';
+/**
+ * Short, since a query that was cancelled keeps its connection slot in Consul
+ * until then, since one with an index above the server's is deaf until then, and
+ * since Consul 1.22.4 and many proxies cut an answer after 30 s: with the jitter
+ * and the sixteenth that Consul adds it is less.
+ */
+const defaultWait = 25_000;
 /** Under half of Consul's default limit of 200 connections for one client address. */
 const defaultMaxConnections = 90;
+/** Of `max_connections`, those that blocking queries leave to reads that must not wait. */
+export const spareConnections = 2;
 
 /**
  * Puts together what was configured: a flag goes before the environment, that
@@ -117,10 +128,10 @@ export function resolveConfig(
     },
   };
   const { upstreams, consul } = config;
-  if (upstreams.size > consul.max_connections) {
+  if (upstreams.size > consul.max_connections - spareConnections) {
     throw new ConfigError(
-      `upstreams: ${upstreams.size} services need as many connections to Consul, but ` +
-        `consul.max_connections is ${consul.max_connections}`,
+      `upstreams: ${upstreams.size} services need as many connections to Consul and ` +
+        `${spareConnections} to spare, but consul.max_connections is ${consul.max_connections}`,
     );
   }
   return config;
@@ -152,6 +163,7 @@ function resolveConsul(
     datacenter: file.datacenter,
     namespace: env.namespace ?? file.namespace,
     consistency: file.consistency,
+    wait: file.wait === undefined ? defaultWait : file.wait * 1000,
     max_connections: file.max_connections ?? defaultMaxConnections,
     tls: {
       ca_file: env.ca_file ?? file.tls?.ca_file,

@@ -44,7 +44,10 @@ export const consulSchema = z.strictObject({
   datacenter: anyText.exactOptional(),
   namespace: anyText.exactOptional(),
   consistency: oneOf('stale', 'default', 'consistent').exactOptional(),
-  max_connections: field.integer(1, 10_000).exactOptional(),
+  wait: duration
+    .refine((seconds) => seconds >= 1 && seconds <= 600, 'a duration from 1s to 10m')
+    .exactOptional(),
+  max_connections: field.integer(3, 10_000).exactOptional(),
   tls: tls.exactOptional(),
 });
 

@@ -1,4 +1,5 @@
 import type { Consistency, ConsulConfig } from '../config/config.ts';
+import { brief } from '../util/text.ts';
 import { readToken } from '../util/token-file.ts';
 import { asConsulError, ConsulError } from './error.ts';
 import { createTransport, type Reply } from './http1.ts';
@@ -7,6 +8,8 @@ export interface HealthQuery {
   service: string;
   filter: string | undefined;
   consistency: Consistency;
+  /** Not one of a watch: it must not wait until one of their connections is free. */
+  isExtra?: boolean;
   /** Blocks until the index is higher or `wait` (in ms) has passed; absent: answers at once. */
   block?: { index: bigint; wait: number };
 }
@@ -18,13 +21,23 @@ export interface HealthAnswer {
   entries: unknown[];
 }
 
+/** What a token may be allowed to read. */
+export interface Readable {
+  resource: 'service' | 'node';
+  name: string;
+}
+
 export interface ConsulClient {
   /** How a message calls it. */
   readonly name: string;
   /** Every instance of a service. @throws ConsulError for all but a whole, valid answer */
   health(query: HealthQuery, signal: AbortSignal): Promise<HealthAnswer>;
-  /** Whether the token may see any node, of which every Consul has one. @throws ConsulError */
-  seesNodes(signal: AbortSignal): Promise<boolean>;
+  /**
+   * Which of these the token may not read; where Consul has no ACLs, none.
+   *
+   * @throws ConsulError when that cannot be asked
+   */
+  denied(things: Readable[], signal: AbortSignal): Promise<Readable[]>;
   /** Uses the token that the file has now. @throws Error when it cannot be read */
   readToken(): void;
   close(): void;
@@ -32,6 +45,10 @@ export interface ConsulClient {
 
 /** Beyond what Consul may take, in ms. */
 const margin = 10_000;
+/** How many rights Consul takes in one question (its ACLAuthorize). */
+const maxRights = 64;
+/** Consul's indexes have 64 bits. */
+const maxIndex = 2n ** 64n - 1n;
 /** A stale answer older than this, in ms, is asked for again from the leader. */
 const maxStale = 10_000;
 
@@ -54,6 +71,33 @@ export function createConsulClient(config: ConsulConfig): ConsulClient {
     };
   }
 
+  /** @returns which of at most `maxRights` things the token may not read */
+  async function deniedOf(things: Readable[], signal: AbortSignal): Promise<Readable[]> {
+    const { body } = await transport.call(
+      (ctx) => {
+        return transport.post('/internal/acl/authorize', {
+          headers: token === undefined ? {} : { 'x-consul-token': token },
+          query: config.datacenter === undefined ? {} : { dc: config.datacenter },
+          body: things.map(({ resource, name: segment }) => ({
+            Resource: resource,
+            Segment: segment,
+            Access: 'read',
+            ...(config.namespace === undefined ? {} : { Namespace: config.namespace }),
+          })),
+          timeout: margin,
+          ctx,
+        });
+      },
+      signal,
+      'read',
+    );
+    if (!Array.isArray(body) || body.length !== things.length) {
+      throw new Error('the answer is not what was asked for');
+    }
+    const answers = body as ({ Allow?: unknown } | null)[];
+    return things.filter((_, i) => answers[i]?.Allow !== true);
+  }
+
   async function ask(query: HealthQuery, signal: AbortSignal): Promise<Reply<unknown>> {
     const { service, filter, consistency, block } = query;
     const options = {
@@ -65,17 +109,21 @@ export function createConsulClient(config: ConsulConfig): ConsulClient {
       timeout: Math.ceil((block?.wait ?? 0) * (1 + 1 / 16)) + margin,
     };
     try {
-      return await transport.call((ctx) => {
-        return transport.consul.health.service({ ...options, ctx } as typeof options);
-      }, signal);
+      return await transport.call(
+        (ctx) => {
+          return transport.consul.health.service({ ...options, ctx } as typeof options);
+        },
+        signal,
+        query.isExtra ? 'read' : 'watch',
+      );
     } catch (error) {
       throw refused(error);
     }
   }
 
   /** A token may have been replaced: the next request takes the one that the file has now. */
-  function refused(error: unknown): ConsulError {
-    const known = asConsulError(error, name);
+  function refused(error: unknown, what = name): ConsulError {
+    const known = asConsulError(error, what);
     if (known.status !== 401 && known.status !== 403) return known;
     try {
       token = currentToken(config);
@@ -97,15 +145,18 @@ export function createConsulClient(config: ConsulConfig): ConsulClient {
       }
       return validAnswer(reply, name);
     },
-    async seesNodes(signal) {
+    // See docs/discoveries/consul-empty-without-rights.md.
+    async denied(things, signal) {
+      const all: Readable[] = [];
       try {
-        const { body, headers } = await transport.call((ctx) => {
-          const options = { ...common('consistent'), timeout: margin, ctx };
-          return transport.consul.catalog.node.list(options as typeof options);
-        }, signal);
-        return Array.isArray(body) && body.length > 0 && !isFiltered(headers);
+        for (let i = 0; i < things.length; i += maxRights) {
+          all.push(...(await deniedOf(things.slice(i, i + maxRights), signal)));
+        }
+        return all;
       } catch (error) {
-        throw refused(error);
+        const known = refused(error, `${name}: POST /v1/internal/acl/authorize`);
+        if (known.status === 401 && known.message.includes('ACL support disabled')) return [];
+        throw known;
       }
     },
     readToken() {
@@ -119,8 +170,13 @@ function currentToken({ token_file, token }: ConsulConfig): string | undefined {
   return token_file === undefined ? token : readToken(token_file);
 }
 
-/** A follower without a leader, or far behind it (Consul's docs on consistency modes). */
+/**
+ * A follower without a leader, or far behind it (Consul's docs on consistency
+ * modes). An answer of the streaming backend, which every blocking one of Consul
+ * 1.10 and newer is, says nothing of either: docs/discoveries/consul-streaming.md.
+ */
 function isTooStale({ headers }: Reply<unknown>): boolean {
+  if (headers['x-consul-query-backend'] === 'streaming') return false;
   if (headers['x-consul-knownleader'] === 'false') return true;
   return Number(headers['x-consul-lastcontact'] ?? 0) > maxStale;
 }
@@ -141,5 +197,8 @@ function validAnswer({ headers, body }: Reply<unknown>, name: string): HealthAns
     throw new ConsulError(`${name}: no X-Consul-Index, this cannot be watched`);
   }
   const value = BigInt(index);
+  // Consul could not read it back.
+  if (value > maxIndex)
+    throw new ConsulError(`${name}: X-Consul-Index ${brief(index, 40)} is no index`);
   return { index: value > 0n ? value : 1n, entries: body };
 }

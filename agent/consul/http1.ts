@@ -1,10 +1,10 @@
-import { EventEmitter } from 'node:events';
+import { EventEmitter, setMaxListeners } from 'node:events';
 import { readFileSync } from 'node:fs';
 import http from 'node:http';
 import https from 'node:https';
 import { createSecureContext, type SecureContext } from 'node:tls';
 import Consul from 'consul';
-import type { ConsulConfig } from '../config/config.ts';
+import { type ConsulConfig, spareConnections } from '../config/config.ts';
 import { ConfigError } from '../config/error.ts';
 
 /**
@@ -14,9 +14,25 @@ import { ConfigError } from '../config/error.ts';
  */
 export interface Transport {
   consul: Consul;
+  /** For what the package has no function. */
+  post(path: string, request: Post): Promise<unknown>;
   /** Runs one call of the package, ended by the signal. */
-  call<T>(request: (ctx: EventEmitter) => Promise<unknown>, signal: AbortSignal): Promise<Reply<T>>;
+  call<T>(
+    request: (ctx: EventEmitter) => Promise<unknown>,
+    signal: AbortSignal,
+    pool: Pool,
+  ): Promise<Reply<T>>;
   close(): void;
+}
+
+export interface Post {
+  headers: Record<string, string>;
+  query: Record<string, string>;
+  /** Sent as JSON. */
+  body: unknown;
+  /** In ms. */
+  timeout: number;
+  ctx: EventEmitter;
 }
 
 export interface Reply<T> {
@@ -24,26 +40,34 @@ export interface Reply<T> {
   body: T;
 }
 
+/** Which connections a call may use: those of watches, or those kept free for other reads. */
+export type Pool = 'watch' | 'read';
+
 interface Exchange {
-  req: { path: string; hostname?: string };
+  ctx?: { pool?: Pool };
+  req: { path: string; hostname?: string; agent?: http.Agent };
   transport: Pick<typeof http, 'request'>;
 }
 
-interface Extensible {
+/** What the package has from the HTTP client that it is made of. */
+interface HttpClient {
   _ext(event: 'onRequest', hook: (exchange: Exchange, next: () => void) => void): void;
+  _post(request: object): Promise<http.IncomingMessage & { body: unknown }>;
 }
 
 /** @throws ConfigError when a TLS file cannot be used */
 export function createTransport(config: ConsulConfig): Transport {
   const { url, socketPath } = config.endpoint;
-  const agent = createAgent(config);
+  const agents = createAgents(config);
   const options = {
     baseUrl: `${url}/v1`,
-    agent,
+    // An error of a proxy may call itself JSON and not be it: then it is text.
+    decoders: { 'application/json': parseOrText },
     ...(socketPath === undefined ? {} : { socketPath }),
   };
-  const consul = new Consul(options);
-  (consul as unknown as Extensible)._ext('onRequest', (exchange, next) => {
+  const consul = new Consul(options as ConstructorParameters<typeof Consul>[0]);
+  const client = consul as unknown as HttpClient;
+  client._ext('onRequest', (exchange, next) => {
     if (config.namespace !== undefined) {
       const { path } = exchange.req;
       const separator = path.includes('?') ? '&' : '?';
@@ -52,15 +76,26 @@ export function createTransport(config: ConsulConfig): Transport {
     // A URL has an IPv6 address in brackets, a socket takes it without.
     const host = exchange.req.hostname;
     if (host?.startsWith('[')) exchange.req.hostname = host.slice(1, -1);
+    exchange.req.agent = agents[exchange.ctx?.pool ?? 'read'];
     exchange.transport = failingWhenCutOff(exchange.transport);
     next();
   });
 
   return {
     consul,
-    async call<T>(request: (ctx: EventEmitter) => Promise<unknown>, signal: AbortSignal) {
+    async post(path, request) {
+      const response = await client._post({ ...request, path, type: 'json' });
+      return [response, response.body];
+    },
+    async call<T>(
+      request: (ctx: EventEmitter) => Promise<unknown>,
+      signal: AbortSignal,
+      pool: Pool,
+    ) {
       signal.throwIfAborted();
-      const ctx = Object.assign(new EventEmitter(), { includeResponse: true });
+      // As many calls as there are services may end with one signal.
+      setMaxListeners(0, signal);
+      const ctx = Object.assign(new EventEmitter(), { includeResponse: true, pool });
       const cancel = () => ctx.emit('cancel');
       signal.addEventListener('abort', cancel, { once: true });
       try {
@@ -70,19 +105,34 @@ export function createTransport(config: ConsulConfig): Transport {
         signal.removeEventListener('abort', cancel);
       }
     },
-    close: () => agent.destroy(),
+    close() {
+      for (const agent of Object.values(agents)) agent.destroy();
+    },
   };
 }
 
-function createAgent({ endpoint, tls, max_connections }: ConsulConfig): http.Agent {
-  const pool = { keepAlive: true, maxSockets: max_connections };
-  if (!endpoint.url.startsWith('https:')) return new http.Agent(pool);
-  return new https.Agent({
-    ...pool,
-    secureContext: createContext(tls),
+/** Never more connections than the budget: blocking queries leave some of it to other reads. */
+function createAgents({ endpoint, tls, max_connections }: ConsulConfig): Record<Pool, http.Agent> {
+  const isTls = endpoint.url.startsWith('https:');
+  const secure = {
+    ...(isTls ? { secureContext: createContext(tls) } : {}),
     ...(tls.server_name === undefined ? {} : { servername: tls.server_name }),
     rejectUnauthorized: tls.verify,
-  });
+  };
+  function create(maxSockets: number): http.Agent {
+    const pool = { keepAlive: true, maxSockets };
+    return isTls ? new https.Agent({ ...pool, ...secure }) : new http.Agent(pool);
+  }
+  return { watch: create(max_connections - spareConnections), read: create(spareConnections) };
+}
+
+function parseOrText(body: Buffer | string): unknown {
+  const text = body.toString();
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
 }
 
 /** @throws ConfigError when a file cannot be read or used */

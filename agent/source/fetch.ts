@@ -21,7 +21,7 @@ export async function fetchUpstream(
 ): Promise<Interpretation> {
   const { entries } = await client.health({ service, filter, consistency }, signal);
   const sure =
-    entries.length > 0 ? entries : await confirmEmpty(client, { service, filter }, signal);
+    entries.length > 0 ? entries : await confirmEmpty(client, { service, filter }, [], signal);
   const unresolved: string[] = [];
   const resolver = createResolver({
     lookup: createLookup(),

@@ -3,7 +3,8 @@ import type { ConsulClient } from '../consul/api.ts';
 import { ConsulError } from '../consul/error.ts';
 import { watchService } from '../consul/loop.ts';
 import type { Peers } from '../state/document.ts';
-import { type Log, reason } from '../telemetry/log.ts';
+import type { FaultLog } from '../telemetry/bounded.ts';
+import { reason } from '../telemetry/log.ts';
 import { backoff, sleep } from '../util/backoff.ts';
 import { brief } from '../util/text.ts';
 import { type Interpretation, interpret } from './interpret.ts';
@@ -15,7 +16,9 @@ export interface FollowOptions {
   name: string;
   upstream: UpstreamConfig;
   consistency: Consistency;
-  log: Log;
+  /** How long Consul may hold a query, in ms. */
+  wait: number;
+  log: FaultLog;
   /** The last peers that are known, whoever said so: a host name keeps its addresses over a restart. */
   remembered: () => Peers;
   lookup?: Lookup;
@@ -45,7 +48,7 @@ const mostNamed = 5;
  * service is that one's alone.
  */
 export function follow(options: FollowOptions): Follower {
-  const { client, name, upstream, consistency, log } = options;
+  const { client, name, upstream, consistency, wait, log } = options;
   const { service, filter, health } = upstream;
   const abort = new AbortController();
   const resolver = createResolver({
@@ -128,7 +131,7 @@ export function follow(options: FollowOptions): Follower {
     const query = { service, filter, consistency };
     while (!signal.aborted) {
       try {
-        await watchService({ client, query, answered: take, failed: options.failed, signal });
+        await watchService({ client, query, answered: take, failed: options.failed, wait, signal });
       } catch (error) {
         await sleep(fault(error), signal);
       }

@@ -15,6 +15,8 @@ export interface Instance {
   port: number;
   health: Health;
   peer: Peer;
+  /** Its weight while it is passing. */
+  passing: number;
 }
 
 export interface Instances {
@@ -74,11 +76,11 @@ export function toCandidates(
   instances: Instance[],
   addresses: ReadonlyMap<string, string[]>,
 ): Candidate[] {
-  return instances.flatMap(({ host, port, health, peer }) => {
+  return instances.flatMap(({ host, port, health, peer, passing }) => {
     const ips = isIP(host) === 0 ? (addresses.get(host) ?? []) : [host];
     return ips.flatMap((ip) => {
       const address = peerAddress(ip, port);
-      return address === undefined ? [] : [{ address, health, peer }];
+      return address === undefined ? [] : [{ address, health, peer, passing }];
     });
   });
 }
@@ -133,7 +135,8 @@ function toInstance({ Node, Service, Checks }: Entry): Instance {
   if (zone !== undefined && field.zone.safeParse(zone).success) peer.zone = zone;
   if (backup === 'true') peer.backup = true;
   const host = Service.Address || Node.Address;
-  return { id: Service.ID, host, port: Service.Port, health, peer };
+  const { Passing: passing } = weights;
+  return { id: Service.ID, host, port: Service.Port, health, peer, passing };
 }
 
 /** The worst check counts; maintenance is a check of a reserved name (api.HealthChecks.AggregatedStatus). */

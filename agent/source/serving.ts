@@ -11,6 +11,8 @@ export interface Candidate {
   address: string;
   health: Health;
   peer: Peer;
+  /** Its weight while it is passing. */
+  passing: number;
 }
 
 export interface HealthPolicy {
@@ -43,14 +45,25 @@ export function serving(candidates: Candidate[], policy: HealthPolicy): Serving 
   }
   const registered = [...byAddress.values()].filter(({ health }) => health !== 'maintenance');
   const worst = ranking.indexOf(policy.min_health);
-  const healthy = registered.filter((candidate) => rank(candidate) <= worst);
+  const acceptable = registered.filter((candidate) => rank(candidate) <= worst);
+  const healthy = acceptable.filter((candidate) => !isWeighedOut(candidate));
   const percent = (100 * healthy.length) / Math.max(1, registered.length);
   const panic =
     policy.panic_threshold !== undefined &&
     healthy.length < registered.length &&
     percent <= policy.panic_threshold;
-  const chosen = panic ? registered : healthy;
+  const chosen = panic ? registered.map(inPanic) : acceptable;
   return { peers: Object.fromEntries(chosen.map(({ address, peer }) => [address, peer])), panic };
+}
+
+/** A warning takes all of its weight: it is there for its sticky sessions alone. */
+function isWeighedOut({ health, peer }: Candidate): boolean {
+  return health === 'warning' && peer.weight === 0;
+}
+
+function inPanic(candidate: Candidate): Candidate {
+  const { peer, passing } = candidate;
+  return isWeighedOut(candidate) ? { ...candidate, peer: { ...peer, weight: passing } } : candidate;
 }
 
 function rank(candidate: Candidate): number {

@@ -1,12 +1,13 @@
 import type { Config, ConsulConfig, UpstreamConfig } from '../config/config.ts';
 import { type ConsulClient, createConsulClient } from '../consul/api.ts';
-import { asConsulError } from '../consul/error.ts';
 import type { State } from '../state/state.ts';
+import { boundedLog } from '../telemetry/bounded.ts';
 import type { Log } from '../telemetry/log.ts';
 import { createOutage } from '../telemetry/outage.ts';
 import { confirmEmpty } from './confirm.ts';
 import { type Follower, follow } from './follow.ts';
 import type { Interpretation } from './interpret.ts';
+import { createSettler } from './settle.ts';
 
 export interface WatchesOptions {
   /** Hears what Consul says. */
@@ -34,43 +35,30 @@ export function createWatches({ state, config, log }: WatchesOptions): Watches {
   let client: ConsulClient | undefined;
   let clientKey = '';
   let abort = new AbortController();
-  let settling = false;
   const followers = new Map<string, { key: string; follower: Follower }>();
-  const outage = createOutage(log);
+  const faults = boundedLog(log);
+  const outage = createOutage(faults);
   const now = () => performance.now();
+  const settler = createSettler({ state, confirm, log: faults, now });
 
   /** @returns whether the answer changed anything */
   function take(name: string, answer: Interpretation): boolean {
     outage.answered(name);
     const changed = state.observe(name, answer, now());
-    if (state.get(name)?.held !== undefined) settle();
+    if (state.get(name)?.held === undefined) settler.forget(name);
+    else settler.settle();
     return changed;
   }
 
-  /** Believes held observations whose time has come, after asking once more. */
-  async function settle(): Promise<void> {
-    if (settling) return;
-    settling = true;
-    await Promise.all(state.due(now()).map(settleOne));
-    settling = false;
-  }
-
-  async function settleOne(name: string): Promise<void> {
+  async function confirm(name: string): Promise<boolean> {
     const upstream = config().upstreams.get(name);
-    const follower = followers.get(name)?.follower;
-    if (upstream === undefined || client === undefined) return;
-    try {
-      const { service, filter } = upstream;
-      const entries = await confirmEmpty(client, { service, filter }, abort.signal);
-      if (entries.length > 0) {
-        follower?.take(entries);
-        return;
-      }
-    } catch (error) {
-      outage.failed(name, asConsulError(error, client.name));
-      return;
-    }
-    state.believe(name, now());
+    const nodes = state.get(name)?.nodes;
+    if (upstream === undefined || nodes === undefined || client === undefined) return false;
+    const { service, filter } = upstream;
+    const entries = await confirmEmpty(client, { service, filter }, nodes, abort.signal);
+    if (entries.length === 0) return true;
+    followers.get(name)?.follower.take(entries);
+    return false;
   }
 
   function reconcile(): void {
@@ -81,6 +69,7 @@ export function createWatches({ state, config, log }: WatchesOptions): Watches {
       follower.stop();
       followers.delete(name);
       outage.forget(name);
+      settler.forget(name);
     }
     for (const [name, upstream] of upstreams) {
       if (followers.has(name) || client === undefined) continue;
@@ -89,7 +78,8 @@ export function createWatches({ state, config, log }: WatchesOptions): Watches {
         name,
         upstream,
         consistency: consul.consistency ?? 'stale',
-        log,
+        wait: consul.wait,
+        log: faults,
         remembered: () => state.get(name)?.peers ?? {},
         answered: (answer) => take(name, answer),
         failed: (error) => outage.failed(name, error),
@@ -98,7 +88,7 @@ export function createWatches({ state, config, log }: WatchesOptions): Watches {
     }
   }
 
-  const timer = setInterval(settle, settleInterval);
+  const timer = setInterval(settler.settle, settleInterval);
   return {
     prepare(consul) {
       const key = JSON.stringify(consul);

@@ -1,5 +1,5 @@
 import type { ConsulError } from '../consul/error.ts';
-import type { Log } from './log.ts';
+import type { FaultLog } from './bounded.ts';
 
 export interface Outage {
   failed(upstream: string, error: ConsulError): void;
@@ -9,7 +9,7 @@ export interface Outage {
 }
 
 /** Says once that Consul fails, and once that it is over, however many watches notice it. */
-export function createOutage(log: Log): Outage {
+export function createOutage(log: FaultLog): Outage {
   const failing = new Map<string, string>();
   return {
     failed(upstream, error) {

@@ -8,6 +8,7 @@ import type { Agent } from '../stack/agent.ts';
 import { Backend } from '../stack/backend.ts';
 import { until } from '../stack/process.ts';
 import { ask, live, type Stack, startStack } from '../stack/stack.ts';
+import { traffic } from '../stack/traffic.ts';
 
 interface Scene {
   stack: Stack;
@@ -57,23 +58,6 @@ async function lengthenLog({ consul }: Stack): Promise<void> {
   for (let i = 0; i < 40; i += 1) {
     await Promise.all(Array.from({ length: 25 }, () => consul.http.put('txn', { json })));
   }
-}
-
-/** Sends requests one after the other until it is told to stop. @returns what was not `expected` */
-function traffic(stack: Stack, expected: string[]): () => Promise<(string | number)[]> {
-  const wrong: (string | number)[] = [];
-  let running = true;
-  const done = (async () => {
-    while (running) {
-      const answer = await ask(stack.nginx, 'web');
-      if (!expected.includes(String(answer))) wrong.push(answer);
-    }
-  })();
-  return async () => {
-    running = false;
-    await done;
-    return wrong;
-  };
 }
 
 test('nginx killed while Consul is away serves its first request from the snapshot', async (t) => {

@@ -45,6 +45,7 @@ consul:
   datacenter: dc1
   namespace: team
   consistency: consistent
+  wait: 10s
   max_connections: 10
   tls: { ca_file: ca.pem, cert_file: c.pem, key_file: k.pem, server_name: s, verify: false }
 openresty:
@@ -79,6 +80,7 @@ upstreams:
     datacenter: 'dc1',
     namespace: 'team',
     consistency: 'consistent',
+    wait: 10_000,
     max_connections: 10,
     tls: {
       ca_file: 'ca.pem',
@@ -280,10 +282,13 @@ test('addresses that cannot be used are named with where they come from', () => 
   );
 });
 
-test('no upstream, and more than there are connections for, are refused', () => {
+test('no upstream, and more than there are connections for with two to spare, are refused', () => {
   assert.match(refusal(''), /^no upstream is configured/);
-  const service = Array.from({ length: 91 }, (_, i) => `s${i}`);
-  assert.match(refusal('', { service }), /^upstreams: 91 services .*max_connections is 90$/);
+  const service = Array.from({ length: 89 }, (_, i) => `s${i}`);
+  assert.match(
+    refusal('', { service }),
+    /^upstreams: 89 services .*2 to spare.*max_connections is 90$/,
+  );
   assert.equal(refusal('', { service: service.slice(1) }), 'taken');
 });
 

@@ -50,6 +50,7 @@ async function start(t: TestContext, options: Options): Promise<Following> {
     name: 'web',
     upstream,
     consistency: 'default',
+    wait: 25_000,
     log: pino(lines),
     remembered: () => options.remembered ?? {},
     lookup: options.lookup ?? (async () => ['10.0.0.9']),

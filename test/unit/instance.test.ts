@@ -46,6 +46,7 @@ test('address, port, id and weight', () => {
     port: 8080,
     health: 'passing',
     peer: { weight: 10, id: 'web-1' },
+    passing: 10,
   });
 });
 

@@ -10,6 +10,7 @@ function instances(...healths: Health[]): Candidate[] {
     address: `10.0.0.${i + 1}:80`,
     health,
     peer: { weight: 1, id: `web-${i + 1}` },
+    passing: 1,
   }));
 }
 
@@ -61,4 +62,28 @@ test('of two equal instances on one address the first counts, and either may lea
   const twin = { ...b, address: a.address };
   assert.equal(ids([a, twin], usual), 'web-1 calm');
   assert.equal(ids([twin], usual), 'web-2 calm');
+});
+
+test('warnings that take all of the weight leave nobody healthy: then they serve as if passing', () => {
+  const all = instances('warning', 'warning').map((candidate, i) => ({
+    ...candidate,
+    peer: { ...candidate.peer, weight: 0 },
+    passing: i + 3,
+  }));
+  const weights = (policy: Parameters<typeof serving>[1]) =>
+    Object.values(serving(all, policy).peers).map(({ weight }) => weight);
+  assert.deepEqual(weights(usual), [3, 4]);
+  assert.deepEqual(weights({ ...usual, panic_threshold: undefined }), [0, 0]);
+  const [passing] = instances('passing');
+  if (passing === undefined) throw new Error('a candidate');
+  const other = { ...passing, address: '10.0.0.9:80' };
+  assert.equal(ids([...all, other], usual), 'web-1 web-2 web-1 calm');
+});
+
+test('weights of 0 that were given to passing instances are no panic', () => {
+  const drained = instances('passing', 'critical').map((candidate) => ({
+    ...candidate,
+    peer: { ...candidate.peer, weight: 0 },
+  }));
+  assert.equal(ids(drained, usual), 'web-1 calm');
 });

@@ -43,6 +43,7 @@ async function watch(
       return changed;
     },
     failed: (failure) => watched.errors.push(failure),
+    wait: config.consul.wait,
     signal: abort.signal,
   });
   t.after(async () => {
@@ -75,7 +76,7 @@ test('the first query answers at once, the next block on the index of the last',
   await held(watched, 3);
   assert.deepEqual(watched.fake.indexes, [undefined, '7', '18446744073709551615']);
   assert.deepEqual(watched.answers, [['a'], ['b']]);
-  assertWaits(watched, [undefined, 45_000, 45_000]);
+  assertWaits(watched, [undefined, 25_000, 25_000]);
 });
 
 test('an index that goes back is dropped, and the content fetched at once', async (t) => {
@@ -120,8 +121,8 @@ test('after an error the first waits are short, for an index above all that foll
   const script = [ok(100, ['a']), error(500, 'No cluster leader'), ...answers];
   const watched = await watch(t, { script });
   await held(watched, 11);
-  const growing = [1000, 2000, 4000, 8000, 16_000, 32_000, 45_000, 45_000];
-  assertWaits(watched, [undefined, 45_000, undefined, ...growing]);
+  const growing = [1000, 2000, 4000, 8000, 16_000, 25_000, 25_000, 25_000];
+  assertWaits(watched, [undefined, 25_000, undefined, ...growing]);
 });
 
 const unusable: [string, Reply, RegExp][] = [
@@ -136,7 +137,7 @@ const unusable: [string, Reply, RegExp][] = [
   [
     'JSON that is none',
     (response) => response.writeHead(200, { 'content-type': 'application/json' }).end('[{'),
-    /decode \(application\/json\) failed/,
+    /: the answer is not a JSON list$/,
   ],
   [
     'an endpoint without an index',
@@ -223,4 +224,74 @@ test('the namespace is sent, which the consul package leaves out', async (t) => 
   const watched = await watch(t, { script: [], env: { CONSUL_NAMESPACE: 'team a' } });
   await held(watched, 1);
   assert.equal(watched.fake.requests[0]?.url.searchParams.get('ns'), 'team a');
+});
+
+/** An answer of the streaming backend, as Consul 1.10 and newer give to a blocking query. */
+function streamed(index: number, entries: unknown[]): Reply {
+  return ok(index, entries, {
+    'x-consul-knownleader': 'false',
+    'x-consul-lastcontact': '0',
+    'x-consul-query-backend': 'streaming',
+  });
+}
+
+test('a streamed answer is no stale one: one request for one change', async (t) => {
+  const first = ok(1, ['a'], {
+    'x-consul-knownleader': 'true',
+    'x-consul-query-backend': 'blocking-query',
+  });
+  const script = [first, streamed(2, ['b']), streamed(3, ['c']), streamed(4, ['d'])];
+  const watched = await watch(t, { script, consistency: 'stale' });
+  await held(watched, 5);
+  assert.deepEqual(watched.fake.indexes, [undefined, '1', '2', '3', '4']);
+  assert.deepEqual(watched.answers, [['a'], ['b'], ['c'], ['d']]);
+  assert.ok(watched.fake.requests.every(({ url }) => url.searchParams.has('stale')));
+});
+
+test('one broken server of two is not asked in a hurry, nor the leader for it', async (t) => {
+  const broken = Array.from({ length: 400 }, (_, i) =>
+    i % 2 === 0 ? ok(i + 1, [i]) : error(500, 'rpc error'),
+  );
+  const watched = await watch(t, { script: broken });
+  await new Promise((resolve) => setTimeout(resolve, 3000));
+  const count = watched.fake.requests.length;
+  // Without a memory of its failures: some 60. With back-off: each second one is longer.
+  assert.ok(count >= 6 && count <= 30, `${count} requests`);
+  const consistent = watched.fake.requests.filter(({ url }) => url.searchParams.has('consistent'));
+  assert.ok(consistent.length <= watched.errors.length);
+});
+
+for (const status of [429, 503]) {
+  test(`${status}: Consul is left alone as long as it says, and its leader is not asked`, async (t) => {
+    const busy = error(status, 'rate limit exceeded', {
+      'retry-after': '1',
+      'content-type': 'application/json',
+    });
+    const began = performance.now();
+    const watched = await watch(t, { script: [ok(7, ['a']), busy, ok(8, ['b'])] });
+    await held(watched, 4);
+    assert.ok(performance.now() - began >= 1000);
+    assert.ok(!watched.fake.requests.some(({ url }) => url.searchParams.has('consistent')));
+    const [{ message, status: seen } = {}] = watched.errors;
+    assert.deepEqual(
+      [seen, message],
+      [status, `Consul at ${watched.fake.address}: ${status} rate limit exceeded`],
+    );
+  });
+}
+
+test('an error whose body is JSON is said as it is', async (t) => {
+  const json = error(500, '{"error":"no leader"}', { 'content-type': 'application/json' });
+  const watched = await watch(t, { script: [json] });
+  await until('an error', () => watched.errors.length > 0);
+  assert.match(watched.errors[0]?.message ?? '', /: 500 \{"error":"no leader"\}$/);
+});
+
+test('an index that Consul could not read back is none, and is not sent', async (t) => {
+  const script = Array.from({ length: 50 }, () => ok('99999999999999999999', ['a']));
+  const watched = await watch(t, { script });
+  await new Promise((resolve) => setTimeout(resolve, 2000));
+  assert.ok(watched.fake.indexes.every((index) => index === undefined));
+  assert.match(watched.errors[0]?.message ?? '', /X-Consul-Index 99999999999999999999 is no index/);
+  assert.ok(watched.fake.requests.length >= 2 && watched.fake.requests.length <= 20);
 });
