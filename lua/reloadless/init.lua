@@ -75,13 +75,14 @@ local function refuse_outside(allow)
         blocks[i] = block
     end
 
+    local expected = "an address within " .. table.concat(allow, ", ")
     return function(peer)
         for _, block in ipairs(blocks) do
             if address.is_within(peer.bytes, block) then
                 return nil
             end
         end
-        return "an address within " .. table.concat(allow, ", ")
+        return expected
     end
 end
 

@@ -1,5 +1,6 @@
 // Proves that bad requests are refused with the right error and a JSON pointer,
 // change nothing, and leave the last good state serving.
+import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { assertRefused, deadPeers, read, serve, startOpenresty } from './openresty.ts';
 
@@ -225,6 +226,21 @@ test('422: one bad upstream among good ones stops all of them', async () => {
     for (const method of ['PUT', 'PATCH']) {
       await assertRefused(open, () => admin.send(method, all, body), { status: 422, pointer });
     }
+  }
+});
+
+test('422: one answer names all that is wrong', async () => {
+  const peers = { [key]: { weight: -1 }, 'web:80': {}, '10.0.0.9:80': {} };
+  for (const method of ['PUT', 'PATCH']) {
+    const answer = await admin.send(method, all, upstream({ zone: 5, peers }));
+    assert.equal(answer.status, 422);
+    const { errors } = JSON.parse(answer.body) as { errors: { pointer: string; detail: string }[] };
+    const at = '/upstreams/web';
+    assert.deepEqual(
+      errors.map(({ pointer }) => pointer).sort(),
+      [`${at}/peers/${key}/weight`, `${at}/peers/web:80`, `${at}/zone`].sort(),
+    );
+    assert(errors.every(({ detail }) => detail.includes('expected')));
   }
 });
 

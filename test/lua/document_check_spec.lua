@@ -212,6 +212,37 @@ describe("a document", function()
         end
     end)
 
+    it("is refused with all that is wrong, up to a bound", function()
+        local upstreams = { good = { peers = { [key] = {} } } }
+        for _, name in ipairs({ "a", "b" }) do
+            upstreams[name] = { zone = 5, peers = {
+                [key] = {}, ["10.0.0.6:80"] = { weight = -1 }, ["x"] = {},
+            } }
+        end
+        local _, err = check({ upstreams = upstreams }, false)
+        local pointers = {}
+        for i, one in ipairs(err.errors) do
+            assert.truthy(one.detail)
+            pointers[i] = one.pointer
+        end
+        assert.same(err.pointer, pointers[1])
+        table.sort(pointers)
+        assert.same({
+            "/upstreams/a/peers/10.0.0.6:80/weight", "/upstreams/a/peers/x",
+            "/upstreams/a/zone",
+            "/upstreams/b/peers/10.0.0.6:80/weight", "/upstreams/b/peers/x",
+            "/upstreams/b/zone",
+        }, pointers)
+
+        for _, name in ipairs({ "a", "b" }) do
+            for i = 1, 2000 do
+                upstreams[name].peers["x" .. i] = {}
+            end
+        end
+        _, err = check({ upstreams = upstreams }, false)
+        assert.same(1000, #err.errors)
+    end)
+
     it("has upstreams when it is whole; as a patch it may be empty", function()
         assert.same("/upstreams", pointer({}, true))
         assert.same({}, check({}, false))

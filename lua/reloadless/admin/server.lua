@@ -73,6 +73,7 @@ local function problem(err)
         status = err.status,
         detail = err.detail,
         pointer = err.pointer,
+        errors = err.errors,
         holder = err.holder,
     }) .. "\n")
 end

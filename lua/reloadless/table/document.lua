@@ -20,6 +20,9 @@ local type = type
 
 local _M = {}
 
+-- So many are named in one answer: as many as an agent's part has peers.
+local most_errors = 1000
+
 -- JSON has no NaN, Infinity or hexadecimal; cjson takes them unless told.
 local json = cjson.new()
 json.decode_invalid_numbers(false)
@@ -250,11 +253,15 @@ local function check_peer(key, peer, partial, refuse)
 end
 
 
-local function check_peers(peers, partial, refuse)
+local function check_peers(peers, partial, refuse, pointer, errors)
     for key, peer in pairs(peers) do
         local err = check_peer(key, peer, partial, refuse)
         if err then
-            return within("/peers" .. _M.pointer_step(key), err)
+            errors[#errors + 1] = within(pointer .. "/peers"
+                                         .. _M.pointer_step(key), err)
+            if #errors >= most_errors then
+                return
+            end
         end
     end
 end
@@ -277,12 +284,35 @@ local function check_own(value, partial)
 end
 
 
-local function check_upstream(value, partial, refuse)
-    local err = check_own(value, partial)
-    if not err and value.peers ~= nil and value.peers ~= null then
-        err = check_peers(value.peers, partial, refuse)
+-- Appends to errors what is wrong with a job, its own fields and each peer, so
+-- that one answer names all that must be left out.
+local function check_job(job, refuse, errors)
+    local value, partial = job.value, not job.replace
+    local err = check_name(job.name)
+    if not err and not (partial and value == null) then
+        err = check_own(value, partial)
     end
-    return err
+    if err then
+        errors[#errors + 1] = within(job.pointer, err)
+    end
+    if type(value) == "table" and type(value.peers) == "table" then
+        check_peers(value.peers, partial, refuse, job.pointer, errors)
+    end
+end
+
+
+-- @return the first error, and where there are several, all of them in it
+local function summary(errors)
+    local first = errors[1]
+    if not errors[2] then
+        return first
+    end
+    local all = {}
+    for i, err in ipairs(errors) do
+        all[i] = { pointer = err.pointer, detail = err.detail }
+    end
+    return { status = first.status, pointer = first.pointer,
+             detail = first.detail, errors = all }
 end
 
 
@@ -293,15 +323,13 @@ end
 -- @param refuse function(parsed address) that returns what is expected instead,
 --   or nil
 -- @return the job
--- @return nil and an error { status, pointer, detail }
+-- @return nil and an error { status, pointer, detail, errors }: errors, where
+--   there are several, is an array of { pointer, detail }
 function _M.check(job, refuse)
-    local partial = not job.replace
-    local err = check_name(job.name)
-    if not err and not (partial and job.value == null) then
-        err = check_upstream(job.value, partial, refuse)
-    end
-    if err then
-        return nil, within(job.pointer, err)
+    local errors = {}
+    check_job(job, refuse, errors)
+    if errors[1] then
+        return nil, summary(errors)
     end
     return job
 end
@@ -326,22 +354,27 @@ end
 -- @param replace true for a whole document
 -- @param refuse as for check
 -- @return an array of jobs as check takes them
--- @return nil and an error { status, pointer, detail }
+-- @return nil and an error as check gives it
 function _M.check_all(body, replace, refuse)
     local err = check_frame(body, replace)
     if err then
         return nil, err
     end
 
-    local jobs = {}
+    local jobs, errors = {}, {}
     for name, value in pairs(body.upstreams or {}) do
-        jobs[#jobs + 1], err = _M.check({
+        local job = {
             name = name, value = value, replace = replace,
             pointer = "/upstreams" .. _M.pointer_step(name),
-        }, refuse)
-        if err then
-            return nil, err
+        }
+        check_job(job, refuse, errors)
+        if #errors >= most_errors then
+            break
         end
+        jobs[#jobs + 1] = job
+    end
+    if errors[1] then
+        return nil, summary(errors)
     end
     return jobs
 end
