@@ -2,6 +2,7 @@ import { type Config, declaredBy } from '../config/config.ts';
 import { createConsulClient } from '../consul/api.ts';
 import { type AdminClient, createAdminClient } from '../openresty/admin.ts';
 import { describeHolder, identify } from '../openresty/lease.ts';
+import { describe } from '../openresty/left-out.ts';
 import { push } from '../openresty/push.ts';
 import { saveSnapshot } from '../snapshot/file.ts';
 import { fetchUpstream } from '../source/fetch.ts';
@@ -134,10 +135,10 @@ async function syncTarget(
       faults.push(`${client.name}: ${describeHolder(config.owner, holder)}; nothing was changed`);
       return { faults, differs: true };
     }
-    const { refused } = await push(client, mirror, patch, signal);
-    const names = Object.keys(patch.upstreams).filter((name) => !refused.has(name));
-    if (names.length > 0) output.out(`${client.name}: changed ${names.join(', ')}`);
+    const { changed, refused, leftOut } = await push(client, mirror, patch, signal);
+    if (changed.length > 0) output.out(`${client.name}: changed ${changed.join(', ')}`);
     for (const { message } of refused.values()) faults.push(message);
+    for (const [name, pieces] of leftOut) faults.push(describe(name, client.name, pieces));
   }
   return { faults, differs: patch !== undefined };
 }

@@ -9,6 +9,7 @@ import { reason } from '../telemetry/log.ts';
 import { brief } from '../util/text.ts';
 import { readToken } from '../util/token-file.ts';
 import type { Identity } from './lease.ts';
+import type { Fault } from './left-out.ts';
 
 /** The document of a target and the ETag that it had. */
 export interface Mirror {
@@ -44,13 +45,13 @@ export class AdminError extends Error {
   override name = 'AdminError';
   /** undefined: no answer. */
   readonly status: number | undefined;
-  /** JSON pointer (RFC 6901) to what is wrong. */
-  readonly pointer: string | undefined;
+  /** What is wrong with a patch; empty where the target does not say. */
+  readonly faults: Fault[];
 
-  constructor(message: string, status?: number, pointer?: string) {
+  constructor(message: string, status?: number, faults: Fault[] = []) {
     super(message);
     this.status = status;
-    this.pointer = pointer;
+    this.faults = faults;
   }
 }
 
@@ -194,8 +195,19 @@ function failure({ status, body }: Answer, who: string): AdminError {
   return new AdminError(
     `${who}: ${status}${why === '' ? '' : ` ${brief(why, 1000)}`}`,
     status,
-    typeof pointer === 'string' ? pointer : undefined,
+    faultsOf(problem),
   );
+}
+
+const faultSchema = z.object({ pointer: z.string(), detail: z.string() });
+const faultsSchema = z.object({ errors: z.array(faultSchema) });
+
+/** All of them where there are several, else the one. */
+function faultsOf(problem: unknown): Fault[] {
+  const several = faultsSchema.safeParse(problem);
+  if (several.success) return several.data.errors;
+  const one = faultSchema.safeParse(problem);
+  return one.success ? [one.data] : [];
 }
 
 function parse(text: string): unknown {

@@ -9,6 +9,7 @@ import {
   type UpstreamPatch,
 } from '../state/parts.ts';
 import { type AdminClient, AdminError, type Mirror } from './admin.ts';
+import { blame, type LeftOut, without } from './left-out.ts';
 
 /** So that one part takes a worker a few milliseconds. */
 const peersInPart = 1000;
@@ -28,14 +29,19 @@ export interface Refusal {
 
 export interface Pushed {
   mirror: Mirror;
+  /** Upstreams of which something was taken. */
+  changed: string[];
   refused: Map<string, Refusal>;
+  /** By upstream, what was refused alone. */
+  leftOut: Map<string, LeftOut>;
 }
 
 /**
  * Brings a target from the document that it has to the one wanted, in parts,
  * each on the condition that nobody else wrote in between. When a part is
- * refused, its upstreams go one by one, so that a bad one does not hold up the
- * others; when the target is full, an upstream goes as far as it fits.
+ * refused, it goes without the peers and settings that the target names; where
+ * it names none, upstream by upstream, so that a bad one does not hold up the
+ * others. When the target is full, an upstream goes as far as it fits.
  *
  * @param written hears of each part that the target took
  * @throws AdminError for anything that is not about one upstream; then what
@@ -50,12 +56,15 @@ export async function push(
 ): Promise<Pushed> {
   let mirror = start;
   const errors = new Map<string, AdminError>();
+  const leftOut = new Map<string, LeftOut>();
+  const changed = new Set<string>();
 
   /** @returns the error when the target will not have it */
   async function send(part: DocumentPatch): Promise<AdminError | undefined> {
     try {
       const etag = await client.patch(part, mirror.etag, signal);
       mirror = { document: applyToDocument(mirror.document, part), etag };
+      for (const name of Object.keys(part.upstreams)) changed.add(name);
       written(mirror);
       return undefined;
     } catch (error) {
@@ -72,11 +81,32 @@ export async function push(
     return error.status !== full || !Object.values(change?.peers ?? {}).includes(null);
   }
 
-  async function sendOrSplit(part: DocumentPatch): Promise<void> {
-    const upstreams = Object.entries(part.upstreams).filter((item) => !isHopeless(...item));
+  function withoutLeftOut(patch: DocumentPatch): DocumentPatch {
+    const upstreams = Object.entries(patch.upstreams).flatMap(([name, change]) => {
+      const left = without(change, leftOut.get(name));
+      return left === undefined ? [] : [[name, left] as const];
+    });
+    return { upstreams: Object.fromEntries(upstreams) };
+  }
+
+  /** @returns whether the target has named something that can be left out */
+  function leaveOut(part: DocumentPatch, { faults }: AdminError): boolean {
+    const blamed = blame(part, mirror.document, faults);
+    for (const [name, pieces] of blamed) {
+      leftOut.set(name, new Map([...(leftOut.get(name) ?? []), ...pieces]));
+    }
+    return blamed.size > 0;
+  }
+
+  async function sendOrSplit(whole: DocumentPatch): Promise<void> {
+    const upstreams = Object.entries(withoutLeftOut(whole).upstreams).filter(
+      (item) => !isHopeless(...item),
+    );
     if (upstreams.length === 0) return;
-    const error = await send({ upstreams: Object.fromEntries(upstreams) });
+    const part = { upstreams: Object.fromEntries(upstreams) };
+    const error = await send(part);
     if (error === undefined) return;
+    if (leaveOut(part, error)) return sendOrSplit(part);
     const [first] = upstreams;
     if (first !== undefined && upstreams.length === 1) return fit(...first, error);
     for (const [name, upstream] of upstreams) {
@@ -100,7 +130,8 @@ export async function push(
   let rest: DocumentPatch | undefined;
   for (;;) {
     for (const part of parts(mirror.document, todo, peersInPart)) await sendOrSplit(part);
-    rest = errors.size === 0 ? undefined : diffDocuments(mirror.document, target);
+    const missing = errors.size === 0 ? undefined : diffDocuments(mirror.document, target);
+    rest = missing && withoutLeftOut(missing);
     if (rest === undefined || removals(rest) >= removals(todo)) break;
     // What has left since may have made room for what was refused before.
     todo = rest;
@@ -112,7 +143,7 @@ export async function push(
     if (error === undefined) continue;
     refused.set(name, { error, rest: change, message: messageOf(name, error, change) });
   }
-  return { mirror, refused };
+  return { mirror, changed: [...changed], refused, leftOut };
 }
 
 function messageOf(name: string, error: AdminError, rest: UpstreamPatch | null): string {

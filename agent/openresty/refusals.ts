@@ -1,13 +1,18 @@
-import { type DocumentPatch, removals } from '../state/parts.ts';
+import { isEqual, type Json } from '../state/merge-patch.ts';
+import { type DocumentPatch, removals, type UpstreamPatch } from '../state/parts.ts';
 import type { Log } from '../telemetry/log.ts';
 import { backoff } from '../util/backoff.ts';
-import type { Refusal } from './push.ts';
+import { describe, type LeftOut, within, without } from './left-out.ts';
+import type { Pushed, Refusal } from './push.ts';
 
 interface Known {
-  /** What was refused, as JSON. */
-  change: string;
-  /** What the log has said of it. */
-  said: string;
+  /** What was refused as a whole; undefined: nothing. */
+  change: UpstreamPatch | null | undefined;
+  /** What the log has said of that. */
+  said: string | undefined;
+  isFull: boolean;
+  /** What was refused alone. */
+  leftOut: LeftOut;
   failures: number;
   retryAt: number;
 }
@@ -21,7 +26,7 @@ export interface Refusals {
    */
   due(patch: DocumentPatch | undefined): DocumentPatch | undefined;
   /** Takes the result of a push. */
-  note(refused: ReadonlyMap<string, Refusal>, patch: DocumentPatch): void;
+  note(result: Pick<Pushed, 'refused' | 'leftOut'>, patch: DocumentPatch): void;
   /** The upstreams of which something was refused. */
   names(): Iterable<string>;
   clear(): void;
@@ -31,10 +36,14 @@ export interface Refusals {
 export function createRefusals(target: string, log: Log): Refusals {
   const known = new Map<string, Known>();
 
-  function isDue(name: string, change: unknown): boolean {
+  /** @returns what of an upstream's change is to be sent */
+  function dueOf(name: string, change: UpstreamPatch | null): UpstreamPatch | null | undefined {
     const refusal = known.get(name);
-    if (refusal === undefined || Date.now() >= refusal.retryAt) return true;
-    return refusal.change !== JSON.stringify(change);
+    if (refusal === undefined) return change;
+    refusal.leftOut = within(change, refusal.leftOut);
+    if (Date.now() >= refusal.retryAt) return change;
+    const left = without(change, refusal.leftOut);
+    return isEqual(refusal.change as Json, left as Json) ? undefined : left;
   }
 
   function settle(name: string): void {
@@ -42,39 +51,72 @@ export function createRefusals(target: string, log: Log): Refusals {
       log.info({ upstream: name, target }, `${target}: ${name} is whole again`);
   }
 
+  function sayRefused(name: string, refusal: Refusal | undefined, before: Known | undefined) {
+    if (refusal === undefined) return undefined;
+    const { error, rest, message } = refusal;
+    const missing = Object.keys(rest?.peers ?? {}).length;
+    // The message counts bytes, which are others each time.
+    const said = error.status === 507 ? `507 ${missing}` : message;
+    const line = { upstream: name, target, err: error };
+    if (said === before?.said) log.debug(line, message);
+    else log.error(line, message);
+    return said;
+  }
+
+  /** Says what is new of it. */
+  function sayLeftOut(name: string, leftOut: LeftOut, before: Known | undefined): void {
+    const fresh = [...leftOut].filter(
+      ([key, { why }]) => before === undefined || before.leftOut.get(key)?.why !== why,
+    );
+    if (fresh.length === 0) return;
+    log.error({ upstream: name, target }, describe(name, target, new Map(fresh)));
+  }
+
   return {
     due(patch) {
       for (const name of known.keys()) {
         if (!Object.hasOwn(patch?.upstreams ?? {}, name)) settle(name);
       }
-      const upstreams = Object.entries(patch?.upstreams ?? {}).filter((item) => isDue(...item));
+      const upstreams = Object.entries(patch?.upstreams ?? {}).flatMap(([name, change]) => {
+        const left = dueOf(name, change);
+        return left === undefined ? [] : [[name, left] as const];
+      });
       return upstreams.length === 0 ? undefined : { upstreams: Object.fromEntries(upstreams) };
     },
-    note(refused, patch) {
+    note({ refused, leftOut }, patch) {
       const now = Date.now();
       let hasRoom = false;
       for (const [name, change] of Object.entries(patch.upstreams)) {
         const refusal = refused.get(name);
         const left = refusal === undefined ? {} : { [name]: refusal.rest };
         hasRoom ||= removals({ upstreams: left }) < removals({ upstreams: { [name]: change } });
-        if (refusal === undefined) {
+        const before = known.get(name);
+        // What was not sent is still out; what was sent, if it was refused again.
+        const out = new Map(before?.leftOut);
+        for (const key of within(change, out).keys()) out.delete(key);
+        for (const [key, piece] of leftOut.get(name) ?? []) out.set(key, piece);
+        if (refusal === undefined && out.size === 0) {
           settle(name);
           continue;
         }
-        const before = known.get(name);
-        const failures = (before?.failures ?? 0) + 1;
-        const { error, rest, message } = refusal;
-        const missing = Object.keys(rest?.peers ?? {}).length;
-        // The message counts bytes, which are others each time.
-        const said = error.status === 507 ? `507 ${missing}` : message;
-        const line = { upstream: name, target, err: error };
-        if (said === before?.said) log.debug(line, message);
-        else log.error(line, message);
-        const retryAt = now + 1000 + backoff(failures, 1000, 30_000);
-        known.set(name, { change: JSON.stringify(rest), said, failures, retryAt });
+        const said = sayRefused(name, refusal, before);
+        sayLeftOut(name, out, before);
+        // New ones do not put off the others.
+        const isNext = before === undefined || now >= before.retryAt;
+        const failures = (before?.failures ?? 0) + (isNext ? 1 : 0);
+        known.set(name, {
+          change: refusal?.rest,
+          said,
+          isFull: refusal?.error.status === 507,
+          leftOut: out,
+          failures,
+          retryAt: isNext ? now + 1000 + backoff(failures, 1000, 30_000) : before.retryAt,
+        });
       }
       if (!hasRoom) return;
-      for (const refusal of known.values()) refusal.retryAt = Math.min(refusal.retryAt, now + 1000);
+      for (const refusal of known.values()) {
+        if (refusal.isFull) refusal.retryAt = Math.min(refusal.retryAt, now + 1000);
+      }
     },
     names: () => known.keys(),
     clear: () => known.clear(),

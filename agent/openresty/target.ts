@@ -1,6 +1,5 @@
 import { allNames, difference } from '../state/desired.ts';
 import type { Document } from '../state/document.ts';
-import type { DocumentPatch } from '../state/parts.ts';
 import type { State } from '../state/state.ts';
 import { type Log, reason } from '../telemetry/log.ts';
 import { backoff, sleep } from '../util/backoff.ts';
@@ -94,12 +93,11 @@ export function startPusher(options: PusherOptions): Pusher {
     const result = await push(client, has, patch, signal, (written) => {
       mirror = written;
     });
-    refusals.note(result.refused, patch);
-    logPush(patch, result.refused, performance.now() - started);
+    refusals.note(result, patch);
+    logPush(result.changed, performance.now() - started);
   }
 
-  function logPush(patch: DocumentPatch, refused: ReadonlyMap<string, unknown>, ms: number): void {
-    const names = Object.keys(patch.upstreams).filter((name) => !refused.has(name));
+  function logPush(names: string[], ms: number): void {
     if (names.length === 0) return;
     const what = names.length <= 5 ? names.join(', ') : `${names.length} upstreams`;
     const took = Math.round(ms * 10) / 10;

@@ -43,7 +43,8 @@ function isObject(value: Json | undefined): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-function isEqual(a: Json | undefined, b: Json): boolean {
+/** @returns whether they are the same, whatever the order of their keys */
+export function isEqual(a: Json | undefined, b: Json): boolean {
   if (Array.isArray(a) && Array.isArray(b)) {
     return a.length === b.length && a.every((value, i) => isEqual(value, b[i] as Json));
   }

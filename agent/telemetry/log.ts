@@ -62,8 +62,8 @@ function shapeForPeople(): (line: string) => string {
  */
 function serializeError(error: unknown): Record<string, unknown> {
   if (!(error instanceof Error)) return { message: String(error) };
-  const { code, status, detail, pointer } = error as Error & Record<string, unknown>;
-  const fields = { type: error.name, message: reason(error), code, status, detail, pointer };
+  const { code, status, detail } = error as Error & Record<string, unknown>;
+  const fields = { type: error.name, message: reason(error), code, status, detail };
   return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));
 }
 

@@ -2,10 +2,8 @@
 // fits of what comes, no request fails, and the log says what is left out.
 import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
-import { Agent } from 'node:http';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import got from 'got';
 import { createAdminClient, type Mirror } from '../../agent/openresty/admin.ts';
 import { type Pushed, push } from '../../agent/openresty/push.ts';
 import { loadSnapshot } from '../../agent/snapshot/file.ts';
@@ -16,6 +14,7 @@ import type { Nginx } from '../stack/nginx.ts';
 import { until } from '../stack/process.ts';
 import { peers, type Stack, startStack } from '../stack/stack.ts';
 import { tokenFile } from '../stack/token.ts';
+import { traffic } from '../stack/traffic.ts';
 import { deadPeer, deadPeers, startOpenresty } from './openresty.ts';
 
 /** Puts upstreams of a person into the dict until not one more peer fits. @returns their names */
@@ -63,32 +62,6 @@ async function swap(
   await consul.http.put('txn', { json });
 }
 
-/** Sends requests to `web` until it is told to stop. @returns what was no backend's answer, and who answered */
-function traffic({ nginx }: Stack): () => Promise<{ wrong: unknown[]; count: number }> {
-  const wrong: unknown[] = [];
-  let count = 0;
-  let isRunning = true;
-  // A connection each: nginx ends idle ones when it reloads.
-  const agent = { http: new Agent({ keepAlive: false }) };
-  const options = { agent, retry: { limit: 0 }, throwHttpErrors: false };
-  const send = async () => {
-    while (isRunning) {
-      const answer = await got(`${nginx.url}/web/`, options).then(
-        ({ statusCode, body }) => (statusCode === 200 ? body.trim() : statusCode),
-        (error: Error) => error.message,
-      );
-      count += 1;
-      if (!/^[a-z]$/.test(String(answer))) wrong.push(answer);
-    }
-  };
-  const done = Promise.all([send(), send()]);
-  return async () => {
-    isRunning = false;
-    await done;
-    return { wrong, count };
-  };
-}
-
 test('all peers are replaced by more than fit', async (t) => {
   const stack = await startStack({ dict: '256k' });
   t.after(() => stack.stop());
@@ -98,7 +71,7 @@ test('all peers are replaced by more than fit', async (t) => {
   const agent = stack.agent('--service', 'web');
   await until('a and b serve', async () => (await peers(stack.nginx, 'web'))?.length === 2);
   const names = await fill(stack.nginx);
-  const stop = traffic(stack);
+  const stop = traffic(t, stack);
   const said = () =>
     agent.log
       .split('\n')
@@ -144,7 +117,7 @@ test('a dict is enlarged by a reload: with a snapshot no request fails', async (
   const agent = stack.agent('--service', 'web');
   await until('the snapshot', () => loadSnapshot(stack.nginx.snapshot) !== undefined);
   await until('a serves', async () => (await peers(stack.nginx, 'web'))?.length === 1);
-  const stop = traffic(stack);
+  const stop = traffic(t, stack);
   const path = join(stack.folder, 'nginx', 'nginx.conf');
   const conf = readFileSync(path, 'utf8');
   writeFileSync(path, conf.replace('reloadless 256k', 'reloadless 1m'));

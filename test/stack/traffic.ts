@@ -1,22 +1,40 @@
-import { ask, type Stack } from './stack.ts';
+import { Agent } from 'node:http';
+import type { TestContext } from 'node:test';
+import got from 'got';
+import type { Stack } from './stack.ts';
 
 /**
- * Sends requests to `web` one after the other until it is told to stop.
+ * Sends requests to `web` until it is told to stop, or the test ends.
  *
- * @returns ends it, with every answer that was not `expected`
+ * @returns stops it; says what was no backend's answer, and how many were sent
  */
-export function traffic(stack: Stack, expected: string[]): () => Promise<(string | number)[]> {
-  const wrong: (string | number)[] = [];
-  let running = true;
-  const done = (async () => {
-    while (running) {
-      const answer = await ask(stack.nginx, 'web');
-      if (!expected.includes(String(answer))) wrong.push(answer);
+export function traffic(
+  t: TestContext,
+  { nginx }: Stack,
+): () => Promise<{ wrong: unknown[]; count: number }> {
+  const wrong: unknown[] = [];
+  let count = 0;
+  let isRunning = true;
+  t.after(() => {
+    isRunning = false;
+  });
+  // A connection each: nginx ends idle ones when it reloads.
+  const agent = { http: new Agent({ keepAlive: false }) };
+  const options = { agent, retry: { limit: 0 }, throwHttpErrors: false };
+  const send = async () => {
+    while (isRunning) {
+      const answer = await got(`${nginx.url}/web/`, options).then(
+        ({ statusCode, body }) => (statusCode === 200 ? body.trim() : statusCode),
+        (error: Error) => error.message,
+      );
+      count += 1;
+      if (!/^[a-z]+$/.test(String(answer))) wrong.push(answer);
     }
-  })();
+  };
+  const done = Promise.all([send(), send()]);
   return async () => {
-    running = false;
+    isRunning = false;
     await done;
-    return wrong;
+    return { wrong, count };
   };
 }
