@@ -104,7 +104,7 @@ end
 --   empty table; token_file, the path of the admin API's bearer token, without
 --   which TCP is closed; admin_listen, where the admin API listens; allow, CIDR
 --   blocks within which peers must lie; max_body, the bytes that a request to
---   the admin API may have (default 64 MiB)
+--   the admin API may have (default: those of the dict, at least 1 MiB)
 -- @raise when an option is wrong or a shared dict is missing. Files that are
 --   missing or damaged raise nothing: nginx starts, and the log says so.
 function _M.init(options)
@@ -122,16 +122,17 @@ function _M.init(options)
     end
     listeners.init(options.admin_listen or {})
     local refuse = refuse_peers(options.allow)
+    local is_new = upstreams.init()
     admin.init({
         token_file = options.token_file,
         token = token,
         refuse = refuse,
-        max_body = options.max_body or 64 * 1024 * 1024,
+        max_body = options.max_body
+                   or math.max(upstreams.status().capacity, 1024 * 1024),
     })
 
     counters.init()
     inflight.init()
-    local is_new = upstreams.init()
     if is_new and options.snapshot then
         snapshot.load(options.snapshot, refuse)
     end

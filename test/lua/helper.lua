@@ -17,6 +17,9 @@ end
 local clock = { now = 1000 }
 
 rawset(_G, "ngx", {
+    get_phase = function()
+        return "init"
+    end,
     null = require("cjson").null,
     shared = { reloadless_inflight = {} },
     -- CRC-32 of ISO 3309, as nginx has it

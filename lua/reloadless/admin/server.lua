@@ -5,6 +5,7 @@ local document = require("reloadless.table.document")
 local dump = require("reloadless.table.dump")
 local lease = require("reloadless.admin.lease")
 local listeners = require("reloadless.admin.listeners")
+local pause = require("reloadless.shared.pause")
 local status_page = require("reloadless.admin.status")
 local upstreams = require("reloadless.table.read")
 local writer = require("reloadless.table.write")
@@ -412,6 +413,10 @@ end
 
 --- Answers a request to the admin API: the content handler of its server.
 function _M.handle()
+    pause.reset()
+    -- Where lua_check_client_abort is on, nginx would end a request whose
+    -- client is gone in the midst of a pause, and that would keep the lock.
+    ngx.on_abort(function() end)
     listeners.note(ngx.var.server_addr, ngx.var.server_port)
     local err = refusal()
     if err then

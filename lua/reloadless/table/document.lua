@@ -1,9 +1,11 @@
 -- The upstream table as a document: which fields there are, what they may
 -- hold, how one upstream is patched (RFC 7396) and written down in one
--- canonical form. Pure but for ngx.null and whether there is a dict.
+-- canonical form. Pure but for ngx.null, whether there is a dict, and pauses.
 
 local address = require("reloadless.table.address")
 local cjson = require("cjson.safe")
+local pause = require("reloadless.shared.pause")
+local sorted_keys = require("reloadless.shared.sorted")
 
 local concat = table.concat
 local find = string.find
@@ -12,7 +14,6 @@ local gsub = string.gsub
 local ipairs = ipairs
 local null = ngx.null
 local pairs = pairs
-local sort = table.sort
 local sub = string.sub
 local tonumber = tonumber
 local tostring = tostring
@@ -263,6 +264,7 @@ local function check_peers(peers, partial, refuse, pointer, errors)
                 return
             end
         end
+        pause.after(1)
     end
 end
 
@@ -372,6 +374,7 @@ function _M.check_all(body, replace, refuse)
             break
         end
         jobs[#jobs + 1] = job
+        pause.after(1)
     end
     if errors[1] then
         return nil, summary(errors)
@@ -519,12 +522,7 @@ end
 --- @return peers as the inside of a JSON object, without its braces, sorted by
 -- address, so that equal peers have equal text
 function _M.encode_peers(peers)
-    local keys = {}
-    for key in pairs(peers) do
-        keys[#keys + 1] = key
-    end
-    sort(keys)
-
+    local keys = sorted_keys(peers)
     local out, n = {}, 0
     for i = 1, #keys do
         local key = keys[i]
@@ -532,6 +530,7 @@ function _M.encode_peers(peers)
         out[n + 2] = key
         out[n + 3] = '":'
         n = add_fields(out, n + 3, peers[key], peer_fields)
+        pause.after(1)
     end
     return concat(out)
 end
@@ -585,7 +584,7 @@ end
 function _M.decode(body)
     local value, err = json.decode(body)
     -- cjson takes any bytes for text; "u" makes PCRE look at all of them first
-    if value ~= nil and find(body, "[\128-\255]") then
+    if value ~= nil and ngx.re.find(body, "[\\x80-\\xff]", "jo") then
         local _, _, wrong = ngx.re.find(body, "", "ju")
         if wrong then
             value, err = nil, "it is not UTF-8"

@@ -1,6 +1,7 @@
 -- The table as a JSON document, for GET /v1/upstreams.
 
 local lock = require("reloadless.table.lock")
+local pause = require("reloadless.shared.pause")
 local upstreams = require("reloadless.table.read")
 
 local concat = table.concat
@@ -31,6 +32,7 @@ local function document_json()
     local parts = {}
     for _, name in ipairs(upstreams.names()) do
         parts[#parts + 1] = '"' .. name .. '":' .. upstream_json(name)
+        pause.after(10)
     end
     return '{"upstreams":{' .. concat(parts, ",") .. "}}"
 end

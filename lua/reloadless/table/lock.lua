@@ -73,8 +73,9 @@ local function lock()
 end
 
 
---- Calls f while no other worker writes. f must not yield: a request aborted
--- meanwhile would keep the lock.
+--- Calls f while no other request writes. f may pause: admin.handle sees
+-- to it that it goes on when the client is gone, and the lock of a worker that
+-- dies is void.
 -- @param ... what f takes
 -- @return what f returns
 -- @return nil, { status, detail }: 500 or 503

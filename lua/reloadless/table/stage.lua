@@ -3,6 +3,8 @@
 
 local document = require("reloadless.table.document")
 local layout = require("reloadless.table.keys")
+local pause = require("reloadless.shared.pause")
+local sorted_keys = require("reloadless.shared.sorted")
 
 local ceil = math.ceil
 local ipairs = ipairs
@@ -10,7 +12,6 @@ local min = math.min
 local next = next
 local null = ngx.null
 local pairs = pairs
-local sort = table.sort
 
 local _M = {}
 
@@ -30,16 +31,6 @@ end
 
 local function read_peers(name, head, i)
     return document.decode_peers(read_body(name, head, i))
-end
-
-
-local function sorted_keys(object)
-    local keys = {}
-    for key in pairs(object) do
-        keys[#keys + 1] = key
-    end
-    sort(keys)
-    return keys
 end
 
 
@@ -73,6 +64,7 @@ end
 
 
 local function drop_text(staged, key)
+    pause.after(few)
     local text = layout.get_text(key)
     for at, piece in pairs(layout.cut(key, text)) do
         staged.drop[#staged.drop + 1] = at
@@ -197,12 +189,14 @@ local function replace_peers(name, head, settings, peers, version)
     for key, peer in pairs(peers) do
         count = count + 1
         contents[chunk_of(key, firsts)][key] = peer
+        pause.after(0.5)
     end
     local fresh = count
     for i = 1, head and #contents or 0 do
         for key in pairs(read_peers(name, head, i)) do
             fresh = fresh - (contents[i][key] and 1 or 0)
         end
+        pause.after(typical / 2)
     end
 
     return stage(name, head, settings, contents, count, fresh, version)
@@ -223,6 +217,7 @@ local function patch_peers(name, head, settings, patch, version)
             fresh = fresh + (peers[key] and 0 or 1)
             peers[key] = document.merge(peers[key] or {}, change)
         end
+        pause.after(1)
     end
 
     return stage(name, head, settings, contents, count + fresh, fresh, version)
@@ -275,6 +270,7 @@ function _M.change(job, version)
             if peer ~= null then
                 whole[key] = document.merge({}, peer)
             end
+            pause.after(0.5)
         end
         return replace_peers(name, head, settings, whole, version)
     end

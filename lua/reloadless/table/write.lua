@@ -3,6 +3,7 @@
 -- in place, which cannot fail; the table's version goes last.
 
 local lock = require("reloadless.table.lock")
+local pause = require("reloadless.shared.pause")
 local stage = require("reloadless.table.stage")
 local upstreams = require("reloadless.table.read")
 
@@ -60,6 +61,7 @@ local function store(changes, is_trial)
     for _, staged in ipairs(changes) do
         for key, text in pairs(staged.add) do
             put(key, text)
+            pause.after(1)
         end
         if not staged.gone and not dict:get("u:" .. staged.name) then
             -- 0: there, but published for nobody yet
@@ -109,6 +111,7 @@ local function write(jobs, options)
     local function add(job)
         local staged, err = stage.change(job, version)
         changes[#changes + 1] = staged
+        pause.after(1)
         return err
     end
 
@@ -155,6 +158,7 @@ local function write(jobs, options)
     for _, staged in ipairs(changes) do
         for _, key in ipairs(staged.drop) do
             dict:delete(key)
+            pause.after(1)
         end
     end
 
