@@ -86,6 +86,45 @@ test('an old worker follows the table to its last request', async () => {
   assert.deepEqual([status, body, Number(headers['x-worker'])], [200, 'backend\n', old]);
 });
 
+test('a HUP onto a dict of another layout starts anew from the snapshot', async () => {
+  const open = await startOpenresty({
+    locations: `
+      # as another Lua would have left it, whose heads are others
+      location = /other {
+          content_by_lua_block {
+              local dict = ngx.shared.reloadless
+              dict:set("layout", tonumber(ngx.var.arg_number))
+              dict:set("h:web:" .. dict:get("u:web"), "of another layout")
+          }
+      }`,
+  });
+  const { nginx, backend } = open;
+  const document = { upstreams: { web: { peers: { [backend.address]: {} } } } };
+  writeFileSync(nginx.snapshot, snapshot(document));
+  for (const [number, said] of [
+    ['', /\[warn\].*is of layout 0 /],
+    ['99', /\[warn\].*is of layout 99 /],
+  ] as const) {
+    const admin = client(`127.0.0.1:${nginx.adminPort}`);
+    const peers = { [deadPeer(1)]: {} };
+    await admin.write('PUT', all, { upstreams: { web: { peers }, other: { peers } } });
+    const before = await read(admin);
+    const web = client(`127.0.0.1:${nginx.port}`);
+    await web.get(`/other?number=${number}`);
+    const { length } = nginx.errorLog;
+    const old = nginx.workers();
+    nginx.hup();
+    await until('new workers only', () => nginx.workers().every((pid) => !old.includes(pid)));
+    const now = await read(client(`127.0.0.1:${nginx.adminPort}`));
+    assert.deepEqual(now.document, document);
+    assert.notEqual(now.etag.slice(0, 17), before.etag.slice(0, 17));
+    await assertServing({ ...open, web: client(`127.0.0.1:${nginx.port}`) });
+    const log = nginx.errorLog.slice(length);
+    assert.match(log, said);
+    assert.doesNotMatch(log, /\[error\]/);
+  }
+});
+
 test('a restart changes the instance and loads the snapshot', async () => {
   const open = await startOpenresty();
   const { admin, backend } = open;

@@ -1,6 +1,7 @@
 -- How the upstream table lies in the shared dict: its keys, and the texts under
 -- them.
 --
+--   layout                number of this layout: another one is not read
 --   instance              random id, made when the dict is new
 --   version               of the table: the one number read on each request
 --   source, updated_at    who wrote last (1 nobody, 2 the snapshot, 3 the admin
@@ -32,6 +33,10 @@ local _M = {}
 local nginx_adds = 68           -- to each key and what it holds
 
 local dict = ngx.shared.reloadless
+
+--- Goes up with each change of what lies in the dict and how: a reload may
+-- bring this Lua to a dict that older or newer Lua has filled.
+_M.number = 1
 
 
 --- The key of an upstream's head.

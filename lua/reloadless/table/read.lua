@@ -96,7 +96,8 @@ function _M.status()
 end
 
 
---- Makes the first keys when the dict is new.
+--- Makes the first keys when the dict is new, or of another layout: then all
+-- that was there is gone.
 -- @return true when the table has never been written
 -- @raise when there is no dict
 function _M.init()
@@ -104,7 +105,15 @@ function _M.init()
         error("reloadless: nginx.conf lacks lua_shared_dict reloadless")
     end
 
-    if not dict:get("version") then
+    local found = dict:get("layout")
+    if found ~= layout.number then
+        if dict:get("version") then
+            ngx.log(ngx.WARN, "reloadless: the shared dict is of layout ",
+                    found or "0", " and this Lua of ", layout.number,
+                    ": the table starts anew")
+        end
+        dict:flush_all()
+        dict:flush_expired()
         local file = assert(io.open("/dev/urandom", "rb"))
         local id = file:read(8):gsub(".", function(char)
             return format("%02x", char:byte())
@@ -114,6 +123,7 @@ function _M.init()
         dict:set("source", 1)
         dict:set("updated_at", ngx.time())
         dict:set("version", 0)
+        dict:set("layout", layout.number)
     end
 
     return dict:get("version") == 0
