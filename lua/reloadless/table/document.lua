@@ -186,6 +186,9 @@ local function show(value)
     elseif type(value) == "number" then
         -- 1e999 is JSON, and infinite
         return tostring(value)
+    elseif type(value) == "string" then
+        -- enough of it: others wait
+        value = sub(value, 1, 320)
     end
 
     local shown = _M.encode(value)
