@@ -6,10 +6,20 @@ local concat = table.concat
 local find = string.find
 local format = string.format
 local match = string.match
+local sub = string.sub
 local tonumber = tonumber
 local floor = math.floor
 
 local _M = {}
+
+local colon = byte(":")
+
+-- by byte
+local hex_digits = {}
+for digit = 0, 15 do
+    hex_digits[byte(format("%x", digit))] = digit
+    hex_digits[byte(format("%X", digit))] = digit
+end
 
 
 local function parse_ipv4(text)
@@ -32,63 +42,76 @@ local function parse_ipv4(text)
 end
 
 
+-- Byte by byte, which LuaJIT compiles.
 local function parse_groups(text, groups)
     if text == "" then
         return true
     end
 
-    for part in (text .. ":"):gmatch("([^:]*):") do
-        if not match(part, "^%x%x?%x?%x?$") then
+    local value, digits = 0, 0
+    for i = 1, #text + 1 do
+        local char = i <= #text and byte(text, i) or colon
+        local digit = hex_digits[char]
+        if char == colon and digits > 0 then
+            groups[#groups + 1] = value
+            value, digits = 0, 0
+        elseif digit and digits < 4 then
+            value, digits = value * 16 + digit, digits + 1
+        else
             return nil
         end
-        groups[#groups + 1] = tonumber(part, 16)
     end
 
     return true
 end
 
 
-local function parse_ipv6(text)
-    local head, tail = match(text, "^(.-)::(.*)$")
-    local front, back = {}, {}
-    if not parse_groups(head or text, front)
-       or not parse_groups(tail or "", back)
+-- @return the eight groups, and where "::" stands for how many of them
+local function parse_ipv6_groups(text)
+    local gap = find(text, "::", 1, true)
+    local groups, back = {}, {}
+    if not parse_groups(gap and sub(text, 1, gap - 1) or text, groups)
+       or gap and not parse_groups(sub(text, gap + 2), back)
     then
         return nil
     end
 
-    local missing = 8 - #front - #back
-    if (head and missing < 1) or (not head and missing ~= 0) then
+    local first, missing = #groups + 1, 8 - #groups - #back
+    if (gap and missing < 1) or (not gap and missing ~= 0) then
         return nil
     end
 
-    local bytes = {}
-    local function put(group)
-        bytes[#bytes + 1] = floor(group / 256)
-        bytes[#bytes + 1] = group % 256
-    end
-    for i = 1, #front do
-        put(front[i])
-    end
     for _ = 1, missing do
-        put(0)
+        groups[#groups + 1] = 0
     end
     for i = 1, #back do
-        put(back[i])
+        groups[#groups + 1] = back[i]
     end
 
+    return groups, gap and first or nil, missing
+end
+
+
+local function bytes_of(groups)
+    local bytes = {}
+    for i = 1, 8 do
+        bytes[2 * i - 1] = floor(groups[i] / 256)
+        bytes[2 * i] = groups[i] % 256
+    end
     return bytes
+end
+
+
+local function parse_ipv6(text)
+    local groups = parse_ipv6_groups(text)
+    return groups and bytes_of(groups)
 end
 
 
 -- RFC 5952: lower case, no leading zeros, the first longest run of two or more
 -- zero groups becomes "::".
-local function format_ipv6(bytes)
-    local groups = {}
-    for i = 1, 8 do
-        groups[i] = bytes[2 * i - 1] * 256 + bytes[2 * i]
-    end
-
+-- @return where that run begins, or nil, and its length
+local function longest_run(groups)
     local best, length = nil, 1
     local i = 1
     while i <= 8 do
@@ -101,7 +124,11 @@ local function format_ipv6(bytes)
         end
         i = i + run + 1
     end
+    return best, length
+end
 
+
+local function format_ipv6(groups)
     local function join(from, to)
         local out = {}
         for k = from, to do
@@ -110,10 +137,20 @@ local function format_ipv6(bytes)
         return concat(out, ":")
     end
 
+    local best, length = longest_run(groups)
     if not best then
         return join(1, 8)
     end
     return join(1, best - 1) .. "::" .. join(best + length, 8)
+end
+
+
+-- Whether a text is what format_ipv6 makes of its groups, without making it.
+-- @param first, missing as of parse_ipv6_groups
+local function is_canonical(text, groups, first, missing)
+    local best, length = longest_run(groups)
+    return best == first and (not best or missing == length)
+           and not find(text, "%u") and not find(text, "%f[%x]0%x")
 end
 
 
@@ -158,18 +195,21 @@ function _M.parse(text)
     end
 
     local inner = match(host, "^%[(.*)%]$")
-    bytes = inner and parse_ipv6(inner)
-    if not bytes then
+    local groups, first, missing
+    if inner then
+        groups, first, missing = parse_ipv6_groups(inner)
+    end
+    if not groups then
         return nil, "an IPv4 address or an IPv6 address in brackets, never a"
                     .. " host name"
     end
+    bytes = bytes_of(groups)
     if is_mapped(bytes) then
         return nil, "the IPv4 address itself instead of its IPv6 form"
     end
-
-    local canonical = "[" .. format_ipv6(bytes) .. "]"
-    if canonical ~= host then
-        return nil, "the canonical form " .. canonical .. ":" .. port
+    if not is_canonical(inner, groups, first, missing) then
+        return nil, "the canonical form [" .. format_ipv6(groups) .. "]:"
+                    .. port
     end
 
     return { host = host, port = number, bytes = bytes }
