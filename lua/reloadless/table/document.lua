@@ -597,7 +597,10 @@ function _M.decode(body)
         return nil, { status = 400, detail = "the body is not JSON: " .. err }
     end
 
-    if find(body, "[", 1, true) and ngx.re.find(body, array, "jos") then
+    -- the quick look first: IPv6 addresses have theirs behind a quote
+    if ngx.re.find(body, [[(?<!")\[]], "jo")
+       and ngx.re.find(body, array, "jos")
+    then
         return nil, { status = 422, pointer = array_pointer(body),
                       detail = "an array: the document holds objects only" }
     end
