@@ -3,7 +3,7 @@ import { type Balance, balances } from './document.ts';
 
 /**
  * The fields of the document, each with what it may hold. The same limits stand
- * in `lua/reloadless/table/document.lua`. The message of a refusal is what was expected,
+ * in `lua/reloadless/table/fields.lua`. The message of a refusal is what was expected,
  * so that a report can put the path and the value before it.
  */
 

@@ -3,6 +3,7 @@
 
 local cjson = require("cjson.safe")
 local document = require("reloadless.table.document")
+local json = require("reloadless.table.json")
 
 local null = ngx.null
 local random = math.random
@@ -86,9 +87,9 @@ describe("canonical text", function()
     it("gives back the settings", function()
         for _ = 1, 1000 do
             local settings = random_settings()
-            local text = document.encode_settings(settings)
+            local text = json.encode_settings(settings)
             assert.same(settings, cjson.decode(text))
-            assert(document.encode_settings(shuffled(settings)) == text)
+            assert(json.encode_settings(shuffled(settings)) == text)
         end
     end)
 
@@ -98,9 +99,9 @@ describe("canonical text", function()
             for _ = 1, size do
                 peers[random_key()] = random_peer()
             end
-            local text = document.encode_peers(peers)
-            assert.same(peers, document.decode_peers(text))
-            assert(document.encode_peers(shuffled(peers)) == text)
+            local text = json.encode_peers(peers)
+            assert.same(peers, json.decode_peers(text))
+            assert(json.encode_peers(shuffled(peers)) == text)
             assert.is_nil(text:find("%c"))
         end
     end)
@@ -111,10 +112,10 @@ describe("canonical text", function()
             ["86399.999"] = 86399.999, ["0.001"] = 0.001, ["65535"] = 6.5535e4,
         }) do
             assert.same('{"fail_timeout":' .. text .. "}",
-                        document.encode_settings({ fail_timeout = number }))
+                        json.encode_settings({ fail_timeout = number }))
         end
         for ms = 0, 86400000, 977 do
-            local text = document.encode_settings({ fail_timeout = ms / 1000 })
+            local text = json.encode_settings({ fail_timeout = ms / 1000 })
             assert(cjson.decode(text).fail_timeout == ms / 1000, text)
         end
     end)
@@ -122,12 +123,12 @@ describe("canonical text", function()
     it("is written in the order of the design", function()
         assert.same('{"weight":2,"backup":true,"drain":false,"id":"web-1",'
                     .. '"zone":"a/b","max_conns":5,"slow_start":0.5}',
-                    document.encode_peers({ ["x"] = {
+                    json.encode_peers({ ["x"] = {
                         slow_start = 0.5, zone = "a/b", drain = false,
                         id = "web-1", max_conns = 5, backup = true, weight = 2,
                     } }):match("^\"x\":(.*)$"))
-        assert.same("", document.encode_peers({}))
-        assert.same("{}", document.encode_settings({}))
+        assert.same("", json.encode_peers({}))
+        assert.same("{}", json.encode_settings({}))
     end)
 end)
 
@@ -182,7 +183,7 @@ describe("JSON", function()
                             '{"a":1,}', '{"a":1}x', '"a', '{"a":01}', "\0" })
     do
         it("is not " .. ("%q"):format(text), function()
-            local value, err = document.decode(text)
+            local value, err = json.decode(text)
             assert.is_nil(value)
             assert.same(400, err.status)
             assert.matches("^the body is not JSON: ", err.detail)
@@ -191,11 +192,11 @@ describe("JSON", function()
 
     it("nests so deep and no deeper", function()
         local text = ('{"a":'):rep(2000) .. "1" .. ("}"):rep(2000)
-        assert.same(400, select(2, document.decode(text)).status)
+        assert.same(400, select(2, json.decode(text)).status)
     end)
 
     it("is written with / as it is", function()
-        assert.same('{"a/b":"c/d\\\\/"}', document.encode({
+        assert.same('{"a/b":"c/d\\\\/"}', json.encode({
             ["a/b"] = "c/d\\/" }))
     end)
 end)

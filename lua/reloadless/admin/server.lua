@@ -3,6 +3,7 @@
 
 local document = require("reloadless.table.document")
 local dump = require("reloadless.table.dump")
+local json = require("reloadless.table.json")
 local lease = require("reloadless.admin.lease")
 local listeners = require("reloadless.admin.listeners")
 local pause = require("reloadless.shared.pause")
@@ -68,7 +69,7 @@ end
 
 
 local function problem(err)
-    answer(err.status, "application/problem+json", document.encode({
+    answer(err.status, "application/problem+json", json.encode({
         type = "about:blank",
         title = titles[err.status],
         status = err.status,
@@ -222,7 +223,7 @@ local function read_body(types)
         end
     end
 
-    return document.decode(body)
+    return json.decode(body)
 end
 
 
@@ -338,7 +339,7 @@ local function show_agent(request)
         return problem({ status = 404, detail = "no agent of this owner is"
                                                 .. " alive" })
     end
-    answer(200, "application/json", document.encode(agent) .. "\n")
+    answer(200, "application/json", json.encode(agent) .. "\n")
 end
 
 

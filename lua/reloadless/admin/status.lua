@@ -1,7 +1,7 @@
 -- What is live, for GET /v1/status.
 
 local counters = require("reloadless.shared.counters")
-local document = require("reloadless.table.document")
+local json = require("reloadless.table.json")
 local lease = require("reloadless.admin.lease")
 local upstreams = require("reloadless.table.read")
 
@@ -32,22 +32,22 @@ end
 local function upstream_json(name, read, count)
     local members = {}
     for _, body in pairs(read.bodies) do
-        for key, fields in pairs(document.decode_peers(body)) do
+        for key, fields in pairs(json.decode_peers(body)) do
             local ejected
             fields.requests, fields.failures, fields.active, ejected =
                 count(name, key)
             fields.state = state_of(fields, ejected)
             fields.weight = fields.weight or 1
-            members[#members + 1] = document.encode(key) .. ":"
-                                    .. document.encode(fields)
+            members[#members + 1] = json.encode(key) .. ":"
+                                    .. json.encode(fields)
         end
     end
 
-    local settings = document.decode(read.settings)
+    local settings = json.decode(read.settings)
     settings.balance = settings.balance or "round_robin"
     settings.version = read.version
-    return document.encode(name) .. ":"
-           .. document.encode(settings):sub(1, -2)
+    return json.encode(name) .. ":"
+           .. json.encode(settings):sub(1, -2)
            .. ',"peers":' .. object(members) .. "}"
 end
 
@@ -67,7 +67,7 @@ function _M.json()
             members[#members + 1] = upstream_json(name, read, count)
         end
     end
-    return document.encode(facts):sub(1, -2)
+    return json.encode(facts):sub(1, -2)
            .. ',"upstreams":' .. object(members) .. "}"
 end
 

@@ -2,8 +2,8 @@
 -- date peer by peer. What is known of the peers that stay is kept.
 
 local address = require("reloadless.table.address")
-local document = require("reloadless.table.document")
 local fitness = require("reloadless.balance.fitness")
+local json = require("reloadless.table.json")
 local upstreams = require("reloadless.table.read")
 local template = require("reloadless.balance.template")
 
@@ -150,7 +150,7 @@ local function apply_peers(self, read, now)
     end
 
     for id, body in pairs(read.bodies) do
-        members[id] = document.decode_peers(body)
+        members[id] = json.decode_peers(body)
         for key, fields in pairs(members[id]) do
             gone[key] = nil
             upsert(self, key, fields, now)
@@ -208,7 +208,7 @@ function _M:sync(version, now)
             return false
         end
         if not self.have or self.have.settings ~= read.settings then
-            apply_settings(self, document.decode(read.settings), now)
+            apply_settings(self, json.decode(read.settings), now)
         end
         apply_peers(self, read, now)
         read.bodies = nil

@@ -6,6 +6,7 @@
 local deal = require("reloadless.boot.deal")
 local document = require("reloadless.table.document")
 local file = require("reloadless.boot.file")
+local json = require("reloadless.table.json")
 local upstreams = require("reloadless.table.read")
 local writer = require("reloadless.table.write")
 
@@ -28,7 +29,7 @@ local time = [[\A\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])]]
 
 
 local function decode_header(line)
-    local header = line and document.decode(line)
+    local header = line and json.decode(line)
     if type(header) ~= "table" or header.format ~= 1 then
         return nil, "its first line is not a header of format 1"
     end
@@ -60,7 +61,7 @@ local function decode(content)
         return nil, "its document does not match the header's crc32"
     end
 
-    local value, problem = document.decode(body)
+    local value, problem = json.decode(body)
     if value == nil then
         return nil, (problem.pointer or "") .. " " .. problem.detail
     end

@@ -2,6 +2,7 @@
 -- those there it makes old. Reads only; the writer stores and publishes.
 
 local document = require("reloadless.table.document")
+local json = require("reloadless.table.json")
 local layout = require("reloadless.table.keys")
 local pause = require("reloadless.shared.pause")
 local sorted_keys = require("reloadless.shared.sorted")
@@ -30,7 +31,7 @@ end
 
 
 local function read_peers(name, head, i)
-    return document.decode_peers(read_body(name, head, i))
+    return json.decode_peers(read_body(name, head, i))
 end
 
 
@@ -103,7 +104,7 @@ local function lay(staged, new, peers)
         new.laid = new.laid + 1
         local id = new.version .. ":" .. new.laid
         add_text(staged, layout.chunk_key(staged.name, id),
-                 document.encode_peers(part))
+                 json.encode_peers(part))
         new.firsts[#new.firsts + 1], new.ids[#new.ids + 1] = keys[from], id
     end
 end
@@ -117,7 +118,7 @@ local function lay_chunks(staged, new, head, contents)
     while i <= count do
         local peers = contents[i]
         if ids and (not peers
-                    or document.encode_peers(peers) == read_body(name, head, i))
+                    or json.encode_peers(peers) == read_body(name, head, i))
         then
             new.firsts[#new.firsts + 1] = head.firsts[i]
             new.ids[#new.ids + 1] = ids[i]
@@ -146,7 +147,7 @@ local function whole_body(name, head, contents)
             peers[key] = peer
         end
     end
-    return document.encode_peers(peers)
+    return json.encode_peers(peers)
 end
 
 
@@ -247,7 +248,7 @@ function _M.change(job, version)
 
     local base = {}
     if head and not job.replace then
-        base = document.decode(head.settings)
+        base = json.decode(head.settings)
     end
     local settings = document.merge(base, value)
     local err = document.check_settings(settings, job.pointer)
@@ -255,7 +256,7 @@ function _M.change(job, version)
         return nil, err
     end
 
-    settings = document.encode_settings(settings)
+    settings = json.encode_settings(settings)
     if not head or job.replace or value.peers == null then
         local peers = value.peers
         if peers == nil or peers == null then

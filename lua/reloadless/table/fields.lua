@@ -1,0 +1,162 @@
+-- The fields of the document, each with what it may hold: a check takes a value
+-- and returns what was expected instead, or nil. The agent's checks,
+-- agent/state/fields.ts, have the same rules. Pure but for whether there is a
+-- dict.
+
+local concat = table.concat
+local find = string.find
+local format = string.format
+local gsub = string.gsub
+local ipairs = ipairs
+local tonumber = tonumber
+local tostring = tostring
+local type = type
+
+local _M = {}
+
+
+local function integer(low, high)
+    return function(value)
+        if type(value) ~= "number" or value % 1 ~= 0
+           or value < low or value > high
+        then
+            return format("an integer from %d to %d", low, high)
+        end
+    end
+end
+
+
+-- Requests at once are counted in a dict of their own.
+local function limit(value)
+    local expected = integer(0, 65535)(value)
+    if not expected and value > 0 and not ngx.shared.reloadless_inflight then
+        return "0, since nginx.conf lacks lua_shared_dict reloadless_inflight"
+               .. " 1m"
+    end
+    return expected
+end
+
+
+-- nginx counts time in milliseconds.
+local function seconds(high)
+    return function(value)
+        if type(value) ~= "number" or value < 0 or value > high
+           or tonumber(format("%.3f", value)) ~= value
+        then
+            return format("seconds from 0 to %d with at most 3 decimals", high)
+        end
+    end
+end
+
+
+local function boolean(value)
+    if type(value) ~= "boolean" then
+        return "true or false"
+    end
+end
+
+
+local function text(high)
+    return function(value)
+        if type(value) ~= "string" or #value < 1 or #value > high
+           or find(value, "%c")
+        then
+            return format("a string of 1 to %d bytes without control"
+                          .. " characters", high)
+        end
+    end
+end
+
+
+local function one_of(...)
+    local names = { ... }
+    return function(value)
+        for _, name in ipairs(names) do
+            if value == name then
+                return nil
+            end
+        end
+        return "one of " .. concat(names, ", ")
+    end
+end
+
+
+local function cookie_name(value)
+    if type(value) ~= "string" or #value > 64
+       or not find(value, "^[%w_-]+$")
+    then
+        return "a cookie name: 1 to 64 of A-Z a-z 0-9 _ -"
+    end
+end
+
+
+local function variables(value)
+    local rest, braced = gsub(tostring(value), "%${[%w_]+}", " ")
+    if type(value) ~= "string" or #value > 1024 or find(value, "%c")
+       or braced == 0 and not find(rest, "%$[%w_]") or find(rest, "${", 1, true)
+    then
+        return "a string with nginx variables, such as $remote_addr"
+    end
+end
+
+
+-- @param fields { name, check } each, in the order in which they are written
+-- @return an array of { name =, check =, label = its name as JSON }, and the
+--   checks by name
+local function list(fields)
+    local all = { checks = {} }
+    for i, field in ipairs(fields) do
+        local name, check = field[1], field[2]
+        all[i] = { name = name, check = check, label = '"' .. name .. '":' }
+        all.checks[name] = check
+    end
+    return all
+end
+
+
+_M.peer = list({
+    { "weight", integer(0, 65535) },
+    { "backup", boolean },
+    { "drain", boolean },
+    { "id", text(255) },
+    { "zone", text(255) },
+    { "max_conns", limit },
+    { "slow_start", seconds(86400) },
+})
+
+_M.upstream = list({
+    { "owner", text(128) },
+    { "balance", one_of("round_robin", "least_conn", "ewma", "random",
+                        "hash") },
+    { "hash_key", variables },
+    { "sticky", cookie_name },
+    { "max_fails", integer(0, 65535) },
+    { "fail_timeout", seconds(86400) },
+    { "max_tries", integer(1, 100) },
+    { "connect_timeout", seconds(86400) },
+    { "send_timeout", seconds(86400) },
+    { "read_timeout", seconds(86400) },
+    { "zone", text(255) },
+})
+
+--- What an agent says of itself.
+_M.agent = list({
+    { "id", text(64) },
+    { "host", text(255) },
+    { "pid", integer(1, 2 ^ 31 - 1) },
+    { "since", text(64) },
+})
+
+
+--- The check of an upstream's name.
+function _M.check_name(name)
+    -- clients take . and .. out of a path before they send it (RFC 3986 5.2.4)
+    if #name < 1 or #name > 128 or find(name, "[^%w._-]")
+       or name == "." or name == ".."
+    then
+        return "1 to 128 of A-Z a-z 0-9 . _ - but not . or .."
+    end
+end
+
+
+return _M
