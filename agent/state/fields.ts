@@ -2,9 +2,10 @@ import { z } from 'zod';
 import { type Balance, balances } from './document.ts';
 
 /**
- * The fields of the document, each with what it may hold. The same limits stand
- * in `lua/reloadless/table/fields.lua`. The message of a refusal is what was expected,
- * so that a report can put the path and the value before it.
+ * The fields of the document, each with what it may hold. The same rules stand
+ * in `lua/reloadless/table/fields.lua`: the values of `test/cases/values.txt` are run
+ * through both. The message of a refusal is what was expected, so that a report can put
+ * the path and the value before it.
  */
 
 /** A value that passes a check of our own. @param expectation such as `an integer` */

@@ -4,7 +4,7 @@ import { isPeerAddress } from './address.ts';
 import type { Document, Peers, Upstream } from './document.ts';
 import * as field from './fields.ts';
 
-const peer = z.strictObject({
+export const peer = z.strictObject({
   weight: field.integer(0, 65_535).exactOptional(),
   backup: field.boolean.exactOptional(),
   drain: field.boolean.exactOptional(),
@@ -14,12 +14,13 @@ const peer = z.strictObject({
   slow_start: field.seconds.exactOptional(),
 });
 
-const peers = z.record(
-  z.string().refine(isPeerAddress, 'an address in canonical form: a.b.c.d:port or [v6]:port'),
+const peers = record(
+  isPeerAddress,
+  'an address in canonical form: a.b.c.d:port or [v6]:port',
   peer,
 );
 
-const upstream = z
+export const upstream = z
   .strictObject({
     owner: field.owner.exactOptional(),
     ...field.settings(field.seconds),
@@ -28,10 +29,10 @@ const upstream = z
   .refine(field.hasHashKey, field.hashKeyMissing);
 
 const document = z.strictObject({
-  upstreams: z.record(z.string().refine(field.isUpstreamName, field.upstreamName), upstream),
+  upstreams: record(field.isUpstreamName, field.upstreamName, upstream),
 });
 
-const anything = z.strictObject({ upstreams: z.record(z.string(), z.unknown()) });
+const anything = z.strictObject({ upstreams: record(() => true, '', z.unknown()) });
 
 export interface Sifted {
   document: Document;
@@ -80,6 +81,26 @@ function split(part: unknown): { settings: unknown; peers: object } {
   const { peers = {}, ...settings } = part as { peers?: unknown };
   if (!isObject(peers)) return { settings: part, peers: {} };
   return { settings: { ...settings, peers: {} }, peers };
+}
+
+/**
+ * An object of such items, taken as it is. `z.record` would pass over the key
+ * `__proto__` in silence.
+ */
+function record<T>(isKey: (key: string) => boolean, expectation: string, item: z.ZodType<T>) {
+  return field
+    .expected<Record<string, T>>(isObject, 'a mapping of names to values')
+    .superRefine((given, { issues }) => {
+      for (const [key, input] of Object.entries(given)) {
+        if (!isKey(key)) {
+          const why = { code: 'custom' as const, path: [], message: expectation };
+          issues.push({ code: 'invalid_key', origin: 'record', path: [key], issues: [why], input });
+        }
+        for (const issue of item.safeParse(input).error?.issues ?? []) {
+          issues.push({ ...issue, path: [key, ...issue.path] } as z.core.$ZodRawIssue);
+        }
+      }
+    });
 }
 
 function isObject(value: unknown): value is object {
