@@ -1,6 +1,7 @@
 -- The fields of the document, each with what it may hold: a check takes a value
 -- and returns what was expected instead, or nil. The agent's checks,
--- agent/state/fields.ts, have the same rules. Pure but for whether there is a
+-- agent/state/fields.ts, have the same rules: the values of
+-- test/cases/values.txt are run through both. Pure but for whether there is a
 -- dict.
 
 local concat = table.concat
@@ -56,10 +57,16 @@ local function boolean(value)
 end
 
 
+-- Those of ASCII and, in UTF-8, U+0080 to U+009F.
+local function has_control(value)
+    return find(value, "%c") or find(value, "\194[\128-\159]")
+end
+
+
 local function text(high)
     return function(value)
         if type(value) ~= "string" or #value < 1 or #value > high
-           or find(value, "%c")
+           or has_control(value)
         then
             return format("a string of 1 to %d bytes without control"
                           .. " characters", high)
@@ -92,7 +99,7 @@ end
 
 local function variables(value)
     local rest, braced = gsub(tostring(value), "%${[%w_]+}", " ")
-    if type(value) ~= "string" or #value > 1024 or find(value, "%c")
+    if type(value) ~= "string" or #value > 1024 or has_control(value)
        or braced == 0 and not find(rest, "%$[%w_]") or find(rest, "${", 1, true)
     then
         return "a string with nginx variables, such as $remote_addr"
