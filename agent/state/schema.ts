@@ -104,5 +104,5 @@ function record<T>(isKey: (key: string) => boolean, expectation: string, item: z
 }
 
 function isObject(value: unknown): value is object {
-  return typeof value === 'object' && value !== null;
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
