@@ -1,6 +1,5 @@
 -- JSON, read and written: any value, a part of the document in its one
--- canonical form, and pointers (RFC 6901). Pure but for
--- ngx.re and pauses.
+-- canonical form, and pointers (RFC 6901). Pure but for ngx.re and pauses.
 
 local cjson = require("cjson.safe").new()
 local fields = require("reloadless.table.fields")
