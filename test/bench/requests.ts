@@ -14,6 +14,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import got from 'got';
+import { balances } from '../../agent/state/document.ts';
 import { temporaryFolder } from '../stack/folder.ts';
 import { findNginx } from '../stack/install.mjs';
 import { Nginx, type NginxOptions } from '../stack/nginx.ts';
@@ -22,7 +23,7 @@ import { start, stop, until } from '../stack/process.ts';
 import { canCount, instructionsPerRequest } from './instructions.ts';
 import { percentile, spread } from './statistics.ts';
 
-const pickers = ['round_robin', 'least_conn', 'random', 'ewma', 'hash'];
+const pickers: readonly string[] = balances;
 
 const { values: options } = parseArgs({
   options: {

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { createServer } from 'node:net';
 import { after, describe, test } from 'node:test';
+import { balances } from '../../agent/state/document.ts';
 import { peerStatus, startOpenresty, upstreamBlock } from '../integration/openresty.ts';
 import { startNginxBackend } from '../stack/nginx-backend.ts';
 import { freePort } from '../stack/ports.ts';
@@ -10,7 +11,6 @@ import { until } from '../stack/process.ts';
 import { swarm } from './swarm.ts';
 
 const seconds = 20;
-const balances = ['round_robin', 'least_conn', 'random', 'ewma', 'hash'];
 
 const open = await startOpenresty({
   servers: balances.map((name) => upstreamBlock(name, 64)).join(''),

@@ -54,20 +54,6 @@ describe("the sampler", function()
 end)
 
 
-describe("two choices", function()
-    it("have one peer, or none", function()
-        local picker = named(random_picker.new())
-        assert.is_nil(picker:pick())
-        picker:set("a", 0.3)
-        assert.same("a", picker:pick())
-        assert.is_nil(picker:pick({ a = true }))
-        picker:remove("a")
-        picker:remove("a")
-        assert.is_nil(picker:pick())
-    end)
-end)
-
-
 -- Open-loop arrivals, one server with many slots per peer: an event queue of
 -- answers. Gives the share of the slow peer and the p99 of the answer times.
 local function simulate(module, interval)
@@ -246,24 +232,6 @@ describe("every picker", function()
             picker:remove(2)
             for _ = 1, 200 do
                 assert(picker:pick() ~= 1)
-            end
-        end
-    end)
-
-    it("never gives a peer that was tried", function()
-        for _, module in ipairs({ ewma, least_conn, random_picker }) do
-            local picker = named(module.new())
-            for name = 1, 6 do
-                picker:set(name, name)
-            end
-            for _ = 1, 100 do
-                local tried = {}
-                for _ = 1, 6 do
-                    local name = picker:pick(tried)
-                    assert(name and not tried[name])
-                    tried[name] = true
-                end
-                assert.is_nil(picker:pick(tried))
             end
         end
     end)

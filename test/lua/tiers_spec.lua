@@ -1,15 +1,8 @@
 -- Proves the order of the tiers around any picker: the own zone while enough of
 -- it is fit, then all primaries, then backups.
 
+local pickers = require("reloadless.balance.picker.list")
 local tiers = require("reloadless.balance.tiers")
-
-local modules = {
-    require("reloadless.balance.picker.round_robin"),
-    require("reloadless.balance.picker.least_conn"),
-    require("reloadless.balance.picker.random"),
-    require("reloadless.balance.picker.ewma"),
-    require("reloadless.balance.picker.hash"),
-}
 
 
 local function new_peer(name, zone, backup)
@@ -37,8 +30,8 @@ local function picked(all, tried)
 end
 
 
-for n, module in ipairs(modules) do
-    describe("tiers around picker " .. n, function()
+for balance, module in pairs(pickers.load()) do
+    describe("tiers around " .. balance, function()
         local all, peers
 
         before_each(function()

@@ -157,10 +157,11 @@ ${options.http({ port: this.port, adminPort: this.adminPort })}
     const child = start(command, [...args, '-p', this.#folder, '-c', config], log);
     this.#child = child;
     await until('nginx answers', async () => {
-      if (!isRunning(child)) throw new Error(`nginx ended:\n${tail(log)}`);
-      await got(this.url, { retry: { limit: 0 }, throwHttpErrors: false });
+      // One that has ended never answers.
+      if (isRunning(child)) await got(this.url, { retry: { limit: 0 }, throwHttpErrors: false });
       return true;
     });
+    if (!isRunning(child)) throw new Error(`nginx ended:\n${tail(log)}`);
   }
 
   async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {

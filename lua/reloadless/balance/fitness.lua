@@ -79,7 +79,7 @@ end
 
 
 --- Takes over the settings of the upstream.
--- @param picker a module picker.*
+-- @param picker a module of picker/list
 -- @param settings of the upstream
 function _M:use(picker, settings, now)
     self.max_fails = settings.max_fails or 1
@@ -89,7 +89,7 @@ function _M:use(picker, settings, now)
     end
 
     self.picker, self.zone = picker, settings.zone
-    self.ramps = picker.whole_weights == nil
+    self.ramps = not picker.whole_weights
     self.tiers = tiers.new(picker, settings.zone)
     for peer in pairs(self.members) do
         settle(self, peer, now)

@@ -11,7 +11,7 @@ local mt = { __index = _M }
 local enough = 0.5
 
 
---- @param picker a module picker.*
+--- @param picker a module of picker/list
 -- @param zone the preferred zone, or nil
 -- @return tiers without peers
 function _M.new(picker, zone)

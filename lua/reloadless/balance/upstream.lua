@@ -4,6 +4,7 @@
 local address = require("reloadless.table.address")
 local fitness = require("reloadless.balance.fitness")
 local json = require("reloadless.table.json")
+local list = require("reloadless.balance.picker.list")
 local upstreams = require("reloadless.table.read")
 local template = require("reloadless.balance.template")
 
@@ -19,13 +20,7 @@ local mt = { __index = _M }
 
 local timeouts = { "connect_timeout", "send_timeout", "read_timeout" }
 
-local pickers = {
-    round_robin = require("reloadless.balance.picker.round_robin"),
-    least_conn = require("reloadless.balance.picker.least_conn"),
-    random = require("reloadless.balance.picker.random"),
-    ewma = require("reloadless.balance.picker.ewma"),
-    hash = require("reloadless.balance.picker.hash"),
-}
+local pickers = list.load()
 
 
 --- @param name of the upstream
@@ -36,7 +31,7 @@ function _M.new(name)
         seen = nil,             -- the table's version at the last sync
         have = nil,             -- what upstreams.read gave, bodies aside
         settings = false,
-        picker = false,         -- a module picker.*
+        picker = false,         -- a module of picker/list
         key = false,            -- function that gives the text to hash
         cookie = false,         -- the variable of the sticky cookie
         max_tries = huge,

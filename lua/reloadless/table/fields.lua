@@ -4,6 +4,8 @@
 -- test/cases/values.txt are run through both. Pure but for whether there is a
 -- dict.
 
+local pickers = require("reloadless.balance.picker.list")
+
 local concat = table.concat
 local find = string.find
 local format = string.format
@@ -75,8 +77,7 @@ local function text(high)
 end
 
 
-local function one_of(...)
-    local names = { ... }
+local function one_of(names)
     return function(value)
         for _, name in ipairs(names) do
             if value == name then
@@ -133,8 +134,7 @@ _M.peer = list({
 
 _M.upstream = list({
     { "owner", text(128) },
-    { "balance", one_of("round_robin", "least_conn", "ewma", "random",
-                        "hash") },
+    { "balance", one_of(pickers.names) },
     { "hash_key", variables },
     { "sticky", cookie_name },
     { "max_fails", integer(0, 65535) },
