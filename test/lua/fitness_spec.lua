@@ -2,6 +2,7 @@
 -- are out, and slow start, on a clock of the spec's own.
 
 local fitness = require("reloadless.balance.fitness")
+local new_peer = require("test.lua.peer")
 local round_robin = require("reloadless.balance.picker.round_robin")
 
 -- The judge asks for the time as a function.
@@ -16,8 +17,8 @@ local function new(settings, count, slow_start)
     local judge, peers = fitness.new(), {}
     judge:use(round_robin, settings, 0)
     for i = 1, count do
-        peers[i] = { key = tostring(i), weight = 10, active = 0,
-                     phase = math.random(), slow_start = slow_start }
+        peers[i] = new_peer(tostring(i), { weight = 10,
+                                           slow_start = slow_start })
         judge:join(peers[i], false, 0)
     end
     return judge, peers
@@ -53,10 +54,10 @@ describe("max_fails", function()
         local judge, peers = new({ max_fails = 3, fail_timeout = 5 }, 2)
         judge:failed(peers[1], false, 1)
         judge:failed(peers[1], false, 2)
-        assert.is_nil(peers[1].ejected)
+        assert.is_falsy(peers[1].ejected)
         judge:failed(peers[1], false, 8)    -- the others are over
         judge:failed(peers[1], false, 9)
-        assert.is_nil(peers[1].ejected)
+        assert.is_falsy(peers[1].ejected)
         judge:failed(peers[1], false, 10)
         assert.same({ 0, 40 }, shares(judge, peers, 40, 14))
     end)
@@ -74,13 +75,13 @@ describe("max_fails", function()
         judge:failed(peers[1], false, 1)
         judge:answered(peers[1], 7)
         judge:failed(peers[1], false, 7.5)
-        assert.is_nil(peers[1].ejected)
+        assert.is_falsy(peers[1].ejected)
     end)
 
     it("spares a peer that has closed an idle connection, once", function()
         local judge, peers = new({}, 2)
         judge:failed(peers[1], true, 1)
-        assert.is_nil(peers[1].ejected)
+        assert.is_falsy(peers[1].ejected)
         judge:failed(peers[1], true, 1)
         assert.is_true(peers[1].ejected)
     end)
@@ -125,14 +126,13 @@ describe("an ejected peer", function()
 
     it("serves after the backups do", function()
         local judge, peers = new({}, 2)
-        local backup = { key = "b", weight = 1, active = 0, phase = 0.5,
-                         backup = true }
+        local backup = new_peer("b", { weight = 1, backup = true })
         judge:join(backup, false, 0)
         judge:failed(peers[1], false, 1)
         judge:failed(peers[2], false, 1)
-        assert.same(backup, judge:pick(nil, nil, at(1.1)))
+        assert.equal(backup, judge:pick(nil, nil, at(1.1)))
         judge:failed(backup, false, 1.2)
-        assert.is_nil(judge:pick(nil, nil, at(1.3)).backup)
+        assert.is_falsy(judge:pick(nil, nil, at(1.3)).backup)
     end)
 
     it("starts anew when it leaves and comes back", function()
@@ -149,8 +149,7 @@ describe("slow start", function()
     it("ramps a peer that comes late", function()
         local judge, peers = new({}, 2, 10)
         assert.same({ 200, 200 }, shares(judge, peers, 400, 0))
-        peers[3] = { key = "3", weight = 10, active = 0, phase = 0.5,
-                     slow_start = 10 }
+        peers[3] = new_peer("3", { weight = 10, slow_start = 10 })
         judge:join(peers[3], true, 100)
 
         local last = 0

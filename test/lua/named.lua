@@ -1,5 +1,7 @@
 -- Lets a spec speak of peers by name or number: a picker knows them as tables.
 
+local new_peer = require("test.lua.peer")
+
 local pairs = pairs
 local rawget = rawget
 
@@ -9,8 +11,7 @@ local rawget = rawget
 --   real the picker itself
 return function(picker)
     local peers = setmetatable({}, { __index = function(self, name)
-        self[name] = { name = name, key = tostring(name), active = 0,
-                       phase = math.random() }
+        self[name] = new_peer(tostring(name), { name = name })
         return rawget(self, name)
     end })
 

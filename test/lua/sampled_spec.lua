@@ -5,6 +5,7 @@ local ewma = require("reloadless.balance.picker.ewma")
 local heap = require("reloadless.structure.heap")
 local least_conn = require("reloadless.balance.picker.least_conn")
 local named = require("test.lua.named")
+local new_peer = require("test.lua.peer")
 local random_picker = require("reloadless.balance.picker.random")
 local sampler = require("reloadless.structure.sampler")
 
@@ -60,9 +61,9 @@ local function simulate(module, interval)
     local picker = module.new()
     local peers, done, paces = {}, heap.new(), { mean = false }
     for i = 1, 10 do
-        peers[i] = { key = tostring(i), active = 0, phase = random(),
-                     paces = paces,
-                     seconds = i == 1 and 0.1 or 0.01, count = 0 }
+        peers[i] = new_peer(tostring(i), {
+            paces = paces, seconds = i == 1 and 0.1 or 0.01, count = 0,
+        })
         picker:set(peers[i], 1)
     end
 

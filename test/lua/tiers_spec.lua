@@ -1,14 +1,9 @@
 -- Proves the order of the tiers around any picker: the own zone while enough of
 -- it is fit, then all primaries, then backups.
 
+local new_peer = require("test.lua.peer")
 local pickers = require("reloadless.balance.picker.list")
 local tiers = require("reloadless.balance.tiers")
-
-
-local function new_peer(name, zone, backup)
-    return { key = name, zone = zone, backup = backup, active = 0,
-             phase = math.random() }
-end
 
 
 -- The names that many picks give.
@@ -37,9 +32,12 @@ for balance, module in pairs(pickers.load()) do
         before_each(function()
             all = tiers.new(module, "a")
             peers = {
-                a1 = new_peer("a1", "a"), a2 = new_peer("a2", "a"),
-                a3 = new_peer("a3", "a"), b1 = new_peer("b1", "b"),
-                none = new_peer("none"), spare = new_peer("spare", "a", true),
+                a1 = new_peer("a1", { zone = "a" }),
+                a2 = new_peer("a2", { zone = "a" }),
+                a3 = new_peer("a3", { zone = "a" }),
+                b1 = new_peer("b1", { zone = "b" }),
+                none = new_peer("none"),
+                spare = new_peer("spare", { zone = "a", backup = true }),
             }
             for _, peer in pairs(peers) do
                 all:put(peer, 1)

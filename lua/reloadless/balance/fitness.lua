@@ -4,9 +4,7 @@
 --
 -- max_fails and fail_timeout are nginx's (ngx_http_upstream_module, server):
 -- max_fails failures within fail_timeout eject a peer for fail_timeout; then
--- one request tries it, and only its success brings the peer back. Fields of a
--- peer that belong to this module: fails, failed_at, spared_at, ejected, probe,
--- full, until_time, ramp_from, place.
+-- one request tries it, and only its success brings the peer back.
 
 local heap = require("reloadless.structure.heap")
 local tiers = require("reloadless.balance.tiers")
@@ -157,7 +155,7 @@ function _M:failed(peer, was_open, now)
     then
         peer.fails = 0
     end
-    peer.fails = (peer.fails or 0) + 1
+    peer.fails = peer.fails + 1
     peer.failed_at = now
     if peer.fails >= self.max_fails then
         eject(self, peer, now)
@@ -167,7 +165,7 @@ end
 
 --- The peer has answered.
 function _M:answered(peer, now)
-    if not peer.fails or peer.fails == 0 then
+    if peer.fails == 0 then
         peer.failed_at = nil
         return
     end

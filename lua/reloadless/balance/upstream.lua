@@ -1,10 +1,10 @@
 -- One upstream as one worker has it: built from the table and brought up to
 -- date peer by peer. What is known of the peers that stay is kept.
 
-local address = require("reloadless.table.address")
 local fitness = require("reloadless.balance.fitness")
 local json = require("reloadless.table.json")
 local list = require("reloadless.balance.picker.list")
+local peers = require("reloadless.balance.peer")
 local upstreams = require("reloadless.table.read")
 local template = require("reloadless.balance.template")
 
@@ -12,7 +12,6 @@ local huge = math.huge
 local ipairs = ipairs
 local md5 = ngx.md5
 local pairs = pairs
-local random = math.random
 local setmetatable = setmetatable
 
 local _M = {}
@@ -61,30 +60,7 @@ end
 
 
 local function new_peer(self, key)
-    local parsed = address.parse(key)
-    -- All fields are there from the start: code that LuaJIT has compiled for
-    -- one peer then fits the next.
-    local peer = {
-        key = key,
-        id = self.name .. ":" .. key,
-        host = parsed.host,
-        port = parsed.port,
-        phase = random(),       -- its place in the turns of this worker
-        paces = self.paces,
-        active = 0,             -- requests that this worker has on it now
-        requests = 0,           -- since the last flush of the counters
-        failures = 0,
-        touched = false,        -- has something to report to the counters
-        weight = 0, backup = false, drain = false, zone = false,
-        max_conns = 0, slow_start = false,
-        is_in = false,          -- takes new traffic
-        -- of fitness and its agenda
-        place = false, ejected = false, probe = false, full = false,
-        fails = 0, failed_at = false, spared_at = false, until_time = 0,
-        ramp_from = false,
-        -- of pickers that learn
-        pace = false, latency = false, latency_at = 0,
-    }
+    local peer = peers.new(self.name, key, self.paces)
     self.peers[key] = peer
     if self.by_token then
         self.by_token[md5(key)] = peer
@@ -136,9 +112,9 @@ local function apply_peers(self, read, now)
         members[id] = old[id]
     end
     local gone = {}
-    for id, peers in pairs(old) do
+    for id, fields in pairs(old) do
         if not members[id] then
-            for key in pairs(peers) do
+            for key in pairs(fields) do
                 gone[key] = true
             end
         end
