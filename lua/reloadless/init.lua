@@ -12,6 +12,7 @@ local address = require("reloadless.table.address")
 local admin = require("reloadless.admin.server")
 local balancer = require("reloadless.balance.balancer")
 local counters = require("reloadless.shared.counters")
+local generations = require("reloadless.boot.generations")
 local inflight = require("reloadless.shared.inflight")
 local listeners = require("reloadless.admin.listeners")
 local snapshot = require("reloadless.boot.snapshot")
@@ -102,7 +103,8 @@ end
 --- Starts Reloadless; once, in init_by_lua.
 -- @param options all optional: snapshot, the path of the file that fills an
 --   empty table; token_file, the path of the admin API's bearer token, without
---   which TCP is closed; admin_listen, where the admin API listens; allow, CIDR
+--   which TCP is closed; admin_listen, where the admin API listens, and an
+--   upgraded nginx finds the table of the old one; allow, CIDR
 --   blocks within which peers must lie; max_body, the bytes that a request to
 --   the admin API may have (default: those of the dict, at least 1 MiB)
 -- @raise when an option is wrong or a shared dict is missing. Files that are
@@ -133,7 +135,15 @@ function _M.init(options)
 
     counters.init()
     inflight.init()
-    if is_new and options.snapshot then
+    if not is_new then
+        return
+    end
+    local function fill(body, name)
+        return snapshot.fill(body, name, refuse)
+    end
+    if not generations.load(options.admin_listen or {}, token, fill)
+       and options.snapshot
+    then
         snapshot.load(options.snapshot, refuse)
     end
 end

@@ -144,7 +144,7 @@ test('a restart changes the instance and loads the snapshot', async () => {
   };
   const content = snapshot(document);
   const log = await restart(open, content);
-  assert.match(log, /\[notice\].*4 upstreams from snapshot/);
+  assert.match(log, /\[notice\].*snapshot .*: 4 upstreams loaded/);
   const now = await read(admin);
   assert.deepEqual(now.document, document);
   assert.notEqual(now.etag.slice(0, 17), before.etag.slice(0, 17));

@@ -1,4 +1,4 @@
-import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import got from 'got';
 import { checkout, findNginx } from './install.mjs';
@@ -28,12 +28,16 @@ export interface NginxOptions {
   wrapper?: string[];
   /** Where the admin endpoint listens; default a loopback port. */
   adminListen?: string;
+  /** In the background, without which nginx takes no USR2 (docs/discoveries/usr2.md). */
+  daemon?: boolean;
 }
 
 /** An nginx (or OpenResty) of our own in a folder of its own, with the repository's Lua. */
 export class Nginx {
   readonly #folder: string;
   readonly #command: string[];
+  readonly #daemon: boolean;
+  readonly #workers: number;
   #child: ReturnType<typeof start> | undefined;
   readonly port: number;
   readonly adminPort: number;
@@ -48,10 +52,12 @@ export class Nginx {
     command: string[],
     port: number,
     adminPort: number,
-    url = `http://127.0.0.1:${port}`,
+    { url = `http://127.0.0.1:${port}`, daemon = false, workers = 2 }: NginxOptions,
   ) {
     this.#folder = folder;
     this.#command = command;
+    this.#daemon = daemon;
+    this.#workers = workers;
     this.port = port;
     this.adminPort = adminPort;
     this.url = url;
@@ -73,7 +79,7 @@ export class Nginx {
       [...(options.wrapper ?? []), found.bin],
       await freePort(),
       await freePort(),
-      options.url,
+      options,
     );
     mkdirSync(join(folder, 'logs'), { recursive: true });
     // Workers run as nobody when we are root: they must reach their files.
@@ -86,8 +92,8 @@ export class Nginx {
   #configuration(modules: string[], options: NginxOptions): string {
     const user = process.getuid?.() === 0 ? 'user nobody nogroup;' : '';
     return `${user}
-daemon off;
-worker_processes ${options.workers ?? 2};
+daemon ${this.#daemon ? 'on' : 'off'};
+worker_processes ${this.#workers};
 pid nginx.pid;
 error_log logs/error.log info;
 ${modules.map((path) => `load_module ${path};`).join('\n')}
@@ -135,8 +141,15 @@ ${options.http({ port: this.port, adminPort: this.adminPort })}
     return `http://127.0.0.1:${this.adminPort}`;
   }
 
+  /** Of the master; of the newer one while there are two. */
   get pid(): number | undefined {
-    return this.#child?.pid;
+    return this.#daemon ? this.#masters()[0] : this.#child?.pid;
+  }
+
+  /** Those of an nginx in the background, the newer one first. */
+  #masters(): number[] {
+    const files = ['nginx.pid', 'nginx.pid.oldbin'].map((name) => join(this.#folder, name));
+    return files.filter(existsSync).map((file) => Number(readFileSync(file, 'utf8')));
   }
 
   get errorLog(): string {
@@ -156,16 +169,24 @@ ${options.http({ port: this.port, adminPort: this.adminPort })}
     const config = join(this.#folder, 'nginx.conf');
     const child = start(command, [...args, '-p', this.#folder, '-c', config], log);
     this.#child = child;
+    const isUp = () => isRunning(child) || (this.#daemon && child.exitCode === 0);
     await until('nginx answers', async () => {
       // One that has ended never answers.
-      if (isRunning(child)) await got(this.url, { retry: { limit: 0 }, throwHttpErrors: false });
+      if (isUp()) await got(this.url, { retry: { limit: 0 }, throwHttpErrors: false });
       return true;
     });
-    if (!isRunning(child)) throw new Error(`nginx ended:\n${tail(log)}`);
+    if (!isUp()) throw new Error(`nginx ended:\n${tail(log)}`);
   }
 
   async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
     if (this.#child !== undefined) await stop(this.#child, signal);
+    if (this.#daemon) await Promise.all(this.#masters().map((pid) => this.end(pid, signal)));
+  }
+
+  /** Ends one master of an nginx in the background, with its workers. */
+  async end(pid: number, signal: NodeJS.Signals): Promise<void> {
+    process.kill(pid, signal);
+    await until('the master is gone', () => !exists(pid));
   }
 
   /** Kills master and workers at once, as a machine that dies does. */
@@ -174,6 +195,15 @@ ${options.http({ port: this.port, adminPort: this.adminPort })}
     await this.stop('SIGKILL');
     for (const pid of workers) process.kill(pid, 'SIGKILL');
     await until('the workers are gone', () => workers.every((pid) => !exists(pid)));
+  }
+
+  /** SIGUSR2: another master and its workers beside the ones there are. @returns the pid of the old */
+  async upgrade(): Promise<number> {
+    const [old = 0] = this.#masters();
+    process.kill(old, 'SIGUSR2');
+    await until('there are two masters', () => this.#masters().length === 2);
+    await until('the new one has its workers', () => this.workers().length === this.#workers);
+    return old;
   }
 
   /** SIGHUP: new workers on the same shared dict. */

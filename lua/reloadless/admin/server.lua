@@ -3,6 +3,7 @@
 
 local document = require("reloadless.table.document")
 local dump = require("reloadless.table.dump")
+local generations = require("reloadless.boot.generations")
 local json = require("reloadless.table.json")
 local lease = require("reloadless.admin.lease")
 local listeners = require("reloadless.admin.listeners")
@@ -423,6 +424,12 @@ function _M.handle()
     if err then
         return problem(err)
     end
+
+    local introduction = ngx.var.http_reloadless_generation
+    if introduction then
+        ngx.header[generations.introduction] = generations.meet(introduction)
+    end
+    ngx.header["Reloadless-Instances"] = generations.instances()
 
     local methods, name = route(ngx.var.uri)
     if not methods then

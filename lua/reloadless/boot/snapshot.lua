@@ -136,47 +136,40 @@ local function log_some(lines, prefix)
 end
 
 
-local function log_part(path, cards, count, used)
+local function log_part(name, cards, count, used)
     local lines, peers, gone = deal.left_out(cards, count)
     local missing = count > 0 and used / count * (#cards - count) or 0
-    ngx.log(ngx.ERR, "reloadless: snapshot ", path, ": the shared dict is full:"
-            .. " ", gone, " of ", peers, " peers are left out; about ",
+    ngx.log(ngx.ERR, name, ": the shared dict is full: ", gone, " of ",
+            peers, " peers are left out; about ",
             floor(missing / 1024) + 1, "k more are needed: enlarge"
             .. " lua_shared_dict reloadless")
-    log_some(lines, "reloadless: snapshot " .. path .. ": ")
+    log_some(lines, name .. ": ")
 end
 
 
---- Fills the table, which must be empty, from the file. A file that is damaged
--- stays as it is for a person to see, and the table stays empty. Of a good one
--- what is wrong is left out alone, and so is what does not fit: each upstream
--- has as many of its peers as every other one before one of them has more.
--- @param path of the file
+local function give_up(name, why)
+    ngx.log(ngx.ERR, name, " is not used: ", why)
+    return false
+end
+
+
+--- Fills the table, which must be empty. Of the document what is wrong is left
+-- out alone, and so is what does not fit: each upstream has as many of its
+-- peers as every other one before one of them has more.
+-- @param body what JSON gave
+-- @param name of where it is from, for the log
 -- @param refuse as document.sift takes it
-function _M.load(path, refuse)
-    local prefix = "reloadless: snapshot " .. path
-    local function give_up(why)
-        ngx.log(ngx.ERR, prefix, " is not used: ", why)
-    end
-
-    local content, err = file.read(path, most_bytes)
-    local body
-    if content then
-        body, err = decode(content)
-    end
-    if body == nil then
-        return err and give_up(err)
-    end
-
+-- @return whether the table has it now
+function _M.fill(body, name, refuse)
     local jobs, left_out = document.sift(body, refuse)
     if not jobs then
-        return give_up(left_out.pointer .. " " .. left_out.detail)
+        return give_up(name, left_out.pointer .. " " .. left_out.detail)
     end
     local lines = {}
     for i, wrong in ipairs(left_out) do
         lines[i] = "left out: " .. wrong.pointer .. " " .. wrong.detail
     end
-    log_some(lines, prefix .. ": ")
+    log_some(lines, name .. ": ")
 
     local free = upstreams.status().free_space
     local result, problem, cards, count = write(jobs)
@@ -184,14 +177,32 @@ function _M.load(path, refuse)
         result, problem, cards, count = write_part(jobs, free)
     end
     if not result then
-        return give_up(problem.detail)
+        return give_up(name, problem.detail)
     end
 
     if cards then
-        log_part(path, cards, count, free - upstreams.status().free_space)
+        log_part(name, cards, count, free - upstreams.status().free_space)
     end
-    ngx.log(ngx.NOTICE, "reloadless: ", #result.changed,
-            " upstreams from snapshot ", path)
+    ngx.log(ngx.NOTICE, name, ": ", #result.changed, " upstreams loaded")
+    return true
+end
+
+
+--- Fills the table from the file, as fill does. One that is damaged stays as it
+-- is for a person to see, and the table stays empty.
+-- @param path of the file
+-- @param refuse as document.sift takes it
+function _M.load(path, refuse)
+    local name = "reloadless: snapshot " .. path
+    local content, err = file.read(path, most_bytes)
+    local body
+    if content then
+        body, err = decode(content)
+    end
+    if body == nil then
+        return err and give_up(name, err)
+    end
+    _M.fill(body, name, refuse)
 end
 
 

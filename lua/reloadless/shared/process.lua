@@ -1,4 +1,4 @@
--- Worker processes of nginx, each by an id that no other ever has: its pid and,
+-- Processes of nginx, each by an id that no other ever has: its pid and,
 -- where /proc tells it, the time of its start. A pid alone is given to another
 -- process in time.
 
@@ -34,12 +34,18 @@ local function started(pid)
 end
 
 
+--- The id of a process that runs.
+function _M.id_of(pid)
+    return pid .. "-" .. (started(pid) or "")
+end
+
+
 --- The id of this process.
 function _M.id()
     local pid = ngx.worker.pid()
     -- workers are forked from a master that may have asked before
     if pid ~= own_pid then
-        own_pid, own_id = pid, pid .. "-" .. (started(pid) or "")
+        own_pid, own_id = pid, _M.id_of(pid)
     end
     return own_id
 end

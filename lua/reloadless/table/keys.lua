@@ -15,6 +15,7 @@
 --   h:…+<n>, c:…+<n>      piece n, from 2 on, of a long head or chunk
 --   lock                  process id of the worker that writes
 --   steal:<id>            that of the one that takes the lock of a dead one
+--   a:…, w:…, beside      see lease.lua and generations.lua
 --
 -- A change of one peer touches one chunk, for the writer and for each worker
 -- that follows.

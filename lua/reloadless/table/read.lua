@@ -77,16 +77,22 @@ function _M.names()
 end
 
 
+--- Whose table it is: a random id, made with the dict.
+function _M.instance()
+    return dict:get("instance")
+end
+
+
 --- The table's ETag for a version of it.
 function _M.etag(version)
-    return format('"%s.%d"', dict:get("instance"), version)
+    return format('"%s.%d"', _M.instance(), version)
 end
 
 
 --- Facts about the table for the status page.
 function _M.status()
     return {
-        instance = dict:get("instance"),
+        instance = _M.instance(),
         version = dict:get("version"),
         source = sources[dict:get("source")],
         updated_at = dict:get("updated_at"),
