@@ -21,6 +21,8 @@ export interface Mirror {
 export interface AdminClient {
   /** How to call the target in a message. */
   readonly name: string;
+  /** Of the last answer: the instance that gave it and, while nginx is being upgraded, the other. */
+  readonly instances: string[];
   /**
    * @param etag of the document that we have
    * @returns undefined when it still is the one
@@ -29,6 +31,8 @@ export interface AdminClient {
   /** @returns the new ETag */
   patch(patch: DocumentPatch, etag: string, signal: AbortSignal): Promise<string>;
   status(signal: AbortSignal): Promise<unknown>;
+  /** Costs the least, for the sake of `instances`. */
+  ping(signal: AbortSignal): Promise<void>;
   /** @returns the agent of another configuration that has the lease of the owner, if there is one */
   takeLease(owner: string, identity: Identity, signal: AbortSignal): Promise<Identity | undefined>;
   /** Gives the lease back if it is that of this id. */
@@ -37,6 +41,10 @@ export interface AdminClient {
   holder(owner: string, signal: AbortSignal): Promise<Identity | undefined>;
   /** Uses the token that the file has now. @throws Error when it cannot be read */
   readToken(): void;
+  /** The next call makes a new connection. */
+  reconnect(): void;
+  /** Another client of the same target, on a connection of its own. */
+  another(): AdminClient;
   close(): void;
 }
 
@@ -62,15 +70,21 @@ interface Answer {
 }
 
 /**
- * Speaks the admin API of one OpenResty. It never retries by itself. Every call
- * throws AdminError. When the token is refused, its file is read again, and
+ * Speaks the admin API of one OpenResty. Every call throws AdminError, and is
+ * made once more when its connection was reset. When the token is refused, its file is read again, and
  * another one is tried at once.
  *
  * @throws Error when the token file cannot be read
  */
-export function createAdminClient({ endpoint, token_file }: TargetConfig): AdminClient {
+export function createAdminClient(config: TargetConfig): AdminClient {
+  const { token_file } = config;
+  return createClient(config, token_file === undefined ? undefined : readToken(token_file));
+}
+
+function createClient(config: TargetConfig, firstToken: string | undefined): AdminClient {
+  const { token_file, endpoint } = config;
   const { name, url, socketPath } = endpoint;
-  const pool = { keepAlive: true, maxSockets: 2 };
+  const pool = { keepAlive: true, maxSockets: 1 };
   const agents = {
     // got itself takes a socket's path in the URL alone, which changes many a path.
     http: new HttpAgent({ ...pool, ...(socketPath === undefined ? {} : { socketPath }) }),
@@ -85,7 +99,8 @@ export function createAdminClient({ endpoint, token_file }: TargetConfig): Admin
     throwHttpErrors: false,
   });
   const who = `OpenResty at ${name}`;
-  let token = token_file === undefined ? undefined : readToken(token_file);
+  let token = firstToken;
+  let instances: string[] = [];
 
   function refreshToken(): void {
     if (token_file !== undefined) token = readToken(token_file);
@@ -99,13 +114,19 @@ export function createAdminClient({ endpoint, token_file }: TargetConfig): Admin
     body?: string,
   ): Promise<Answer> {
     const authorization = token === undefined ? {} : { authorization: `Bearer ${token}` };
-    const options = { method, signal, headers: { ...headers, ...authorization } };
+    const plain = { method, signal, headers: { ...headers, ...authorization } };
+    const options = body === undefined ? plain : { ...plain, body };
     try {
-      const answer = await http(
-        `${url}${path}`,
-        body === undefined ? options : { ...options, body },
-      );
+      // A worker that ends closes the connections that wait for a request. All
+      // calls may be made twice, a write for the sake of its If-Match.
+      const answer = await http(`${url}${path}`, options).catch((error) => {
+        if (error.code !== 'ECONNRESET') throw error;
+        return http(`${url}${path}`, options);
+      });
       const { statusCode: status, headers: received } = answer;
+      instances = String(received['reloadless-instances'] ?? '')
+        .split(' ')
+        .filter(Boolean);
       if (status === 401 || status === 403) {
         const refused = token;
         refreshToken();
@@ -117,8 +138,16 @@ export function createAdminClient({ endpoint, token_file }: TargetConfig): Admin
     }
   }
 
+  function close(): void {
+    agents.http.destroy();
+    agents.https.destroy();
+  }
+
   return {
     name,
+    get instances() {
+      return instances;
+    },
     async get(etag, signal) {
       const condition = etag === undefined ? {} : { 'if-none-match': etag };
       const answer = await call('GET', '/v1/upstreams', signal, condition);
@@ -139,6 +168,9 @@ export function createAdminClient({ endpoint, token_file }: TargetConfig): Admin
     async status(signal) {
       return expectJson(await call('GET', '/v1/status', signal), who);
     },
+    async ping(signal) {
+      await call('GET', '/v1', signal);
+    },
     async takeLease(owner, identity, signal) {
       const headers = { 'content-type': 'application/json' };
       const body = JSON.stringify(identity);
@@ -156,10 +188,9 @@ export function createAdminClient({ endpoint, token_file }: TargetConfig): Admin
       return parseIdentity(expectJson(answer, who), who);
     },
     readToken: refreshToken,
-    close() {
-      agents.http.destroy();
-      agents.https.destroy();
-    },
+    reconnect: close,
+    another: () => createClient(config, token),
+    close,
   };
 }
 

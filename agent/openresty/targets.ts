@@ -1,6 +1,7 @@
 import type { TargetConfig } from '../config/config.ts';
 import { createAdminClient } from './admin.ts';
-import { type Pusher, type PusherOptions, startPusher } from './target.ts';
+import { startGenerations } from './generations.ts';
+import type { Pusher, PusherOptions } from './target.ts';
 
 export interface Targets {
   /**
@@ -18,7 +19,7 @@ export interface Targets {
   stop(): Promise<void>;
 }
 
-/** A pusher for each target. The options are those of `startPusher`. */
+/** A pusher for each target. The options are those of `startGenerations`. */
 export function createTargets(options: Omit<PusherOptions, 'client'>): Targets {
   let pushers = new Map<string, Pusher>();
 
@@ -36,7 +37,7 @@ export function createTargets(options: Omit<PusherOptions, 'client'>): Targets {
         const next = new Map<string, Pusher>();
         for (const [key, client] of clients) {
           const pusher =
-            client === undefined ? pushers.get(key) : startPusher({ ...options, client });
+            client === undefined ? pushers.get(key) : startGenerations({ ...options, client });
           if (pusher !== undefined) next.set(key, pusher);
         }
         for (const [key, pusher] of pushers) if (!next.has(key)) pusher.stop();
