@@ -1,5 +1,5 @@
 import { allNames, difference } from '../state/desired.ts';
-import type { Document } from '../state/document.ts';
+import { type Document, putSubset, subset } from '../state/document.ts';
 import type { State } from '../state/state.ts';
 import { type Log, reason } from '../telemetry/log.ts';
 import { backoff, sleep } from '../util/backoff.ts';
@@ -90,8 +90,11 @@ export function startPusher(options: PusherOptions): Pusher {
     const patch = refusals.due(found.patch);
     if (patch === undefined) return;
     const started = performance.now();
-    const result = await push(client, has, patch, signal, (written) => {
-      mirror = written;
+    // Only what the patch is about, so that it costs no more with more upstreams.
+    const part = { document: subset(has.document, Object.keys(patch.upstreams)), etag: has.etag };
+    const result = await push(client, part, patch, signal, ({ document, etag }) => {
+      putSubset(has.document, document, Object.keys(patch.upstreams));
+      mirror = { document: has.document, etag };
     });
     refusals.note(result, patch);
     logPush(result.changed, performance.now() - started);

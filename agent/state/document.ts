@@ -53,3 +53,25 @@ export type Balance = (typeof balances)[number];
 export function entry<T>(record: Record<string, T>, key: string): T | undefined {
   return Object.hasOwn(record, key) ? record[key] : undefined;
 }
+
+/** Some upstreams of a document: those of these names that it has. */
+export function subset({ upstreams }: Document, names: Iterable<string>): Document {
+  const part: [string, Upstream][] = [];
+  for (const name of names) {
+    const upstream = entry(upstreams, name);
+    if (upstream !== undefined) part.push([name, upstream]);
+  }
+  return { upstreams: Object.fromEntries(part) };
+}
+
+/** Puts the upstreams of these names into a document, in place, as the part has them. */
+export function putSubset({ upstreams }: Document, part: Document, names: Iterable<string>): void {
+  for (const name of names) {
+    const value = entry(part.upstreams, name);
+    if (value === undefined) delete upstreams[name];
+    // Not by assignment, which would lose a name like `__proto__`.
+    else Object.defineProperty(upstreams, name, { ...plain, value });
+  }
+}
+
+const plain = { configurable: true, enumerable: true, writable: true };

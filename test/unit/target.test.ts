@@ -1,0 +1,109 @@
+// Proves, by counting, that a change costs what changed and that an idle look at
+// a target costs the same, however many upstreams there are.
+import assert from 'node:assert/strict';
+import { type TestContext, test } from 'node:test';
+import { pino } from 'pino';
+import type { AdminClient } from '../../agent/openresty/admin.ts';
+import { startPusher } from '../../agent/openresty/target.ts';
+import type { Document, Upstream } from '../../agent/state/document.ts';
+import type { DocumentPatch } from '../../agent/state/parts.ts';
+import { createState, type State } from '../../agent/state/state.ts';
+import { until } from '../stack/process.ts';
+
+const identity = { id: 'me', host: 'here', pid: 1, since: 'now' };
+
+/** The names of the upstreams that are looked at; listing all of them is `*`. */
+type Looks = Map<string, number>;
+
+function count(looks: Looks, name: string | symbol): void {
+  looks.set(String(name), (looks.get(String(name)) ?? 0) + 1);
+}
+
+/** A target of n upstreams whose document counts how often it is looked into. */
+async function start(t: TestContext, n: number) {
+  const looks: Looks = new Map();
+  const names = Array.from({ length: n }, (_, i) => `u${i}`);
+  const peers = (weight: number) => ({ '10.0.0.1:80': { weight } });
+  const upstreams: Record<string, Upstream> = {};
+  for (const name of names) upstreams[name] = { owner: 'us', peers: peers(1) };
+  const counted: Document = {
+    upstreams: new Proxy(upstreams, {
+      getOwnPropertyDescriptor(target, name) {
+        count(looks, name);
+        return Reflect.getOwnPropertyDescriptor(target, name);
+      },
+      ownKeys(target) {
+        count(looks, '*');
+        return Reflect.ownKeys(target);
+      },
+    }),
+  };
+
+  const patches: DocumentPatch[] = [];
+  let gets = 0;
+  const client: Partial<AdminClient> = {
+    name: 'a target',
+    async get(etag) {
+      gets += 1;
+      return etag === undefined ? { document: counted, etag: '"i.0"' } : undefined;
+    },
+    async patch(patch) {
+      patches.push(patch);
+      return `"i.${patches.length}"`;
+    },
+    takeLease: async () => undefined,
+    dropLease: async () => {},
+    close() {},
+  };
+  const state: State = createState(({ upstream, kind }) => {
+    if (kind === 'observed') pusher.changed(upstream);
+  });
+  const listing: State = {
+    ...state,
+    names() {
+      count(looks, '*');
+      return state.names();
+    },
+  };
+  state.declare(
+    new Map(names.map((name) => [name, { origin: 'test', settings: {}, holdFor: 0 }])),
+    true,
+  );
+  const pusher = startPusher({
+    client: client as AdminClient,
+    state: listing,
+    learnt() {},
+    who: () => ({ owner: 'us', identity }),
+    gained() {},
+    log: pino({ level: 'silent' }),
+  });
+  t.after(() => pusher.stop());
+  await until('the first look', () => gets === 1 && (looks.get('*') ?? 0) > 0);
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  looks.clear();
+  const observe = (name: string, weight: number) =>
+    state.observe(name, { instances: 1, nodes: ['n'], peers: peers(weight) }, 0);
+  return { looks, patches, observe, gets: () => gets };
+}
+
+test('a change is compared and sent alone, whatever else there is', async (t) => {
+  const found: Looks[] = [];
+  for (const n of [10, 2000]) {
+    const { looks, patches, observe } = await start(t, n);
+    observe('u7', 2);
+    await until('it is sent', () => patches.length === 1);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    assert.deepEqual(patches, [{ upstreams: { u7: { peers: { '10.0.0.1:80': { weight: 2 } } } } }]);
+    observe('u7', 3);
+    await until('the next is sent', () => patches.length === 2);
+    found.push(new Map(looks));
+  }
+  assert.deepEqual([...(found[0]?.keys() ?? [])], ['u7']);
+  assert.deepEqual(found[1], found[0]);
+});
+
+test('a look at a target where nothing has changed looks at no upstream', async (t) => {
+  const { looks, gets } = await start(t, 50);
+  await until('two looks', () => gets() >= 3);
+  assert.deepEqual([...looks.keys()], []);
+});
