@@ -17,8 +17,11 @@ export interface WriteReport {
   failed(error: Error, failures: number): void;
 }
 
-/** Long enough to stay out of the way of the push of the same change. */
+/** Long enough to stay out of the way of the push of the same change, in ms. */
 const quiet = 100;
+
+/** A write that takes long leaves at least so many times its own time to other work. */
+const share = 20;
 
 /** @param document gives the state to be saved */
 export function createSnapshotWriter(
@@ -30,11 +33,14 @@ export function createSnapshotWriter(
   let dirty = false;
   let stopped = false;
   let failures = 0;
+  /** How long the last write took, in ms. */
+  let took = 0;
   let writing: Promise<void> = Promise.resolve();
 
   async function write(): Promise<void> {
     if (!dirty) return;
     dirty = false;
+    const began = performance.now();
     try {
       await saveSnapshot(path, { savedAt: new Date(), document: document() });
     } catch (error) {
@@ -44,6 +50,7 @@ export function createSnapshotWriter(
       report.failed(error as Error, failures);
       return;
     }
+    took = performance.now() - began;
     const before = failures;
     failures = 0;
     report.written(before);
@@ -65,7 +72,7 @@ export function createSnapshotWriter(
   return {
     changed() {
       dirty = true;
-      if (timer === undefined) schedule(quiet);
+      if (timer === undefined) schedule(Math.max(quiet, share * took));
     },
     stop() {
       stopped = true;
