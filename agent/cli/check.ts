@@ -39,12 +39,12 @@ async function askForAll(
   const seen = new Map<string, string>();
   let code = 0;
 
-  async function ask(name: string, { service, filter }: UpstreamConfig): Promise<void> {
+  async function ask(name: string, { service, filter, port }: UpstreamConfig): Promise<void> {
     try {
       const consistency = config.consul.consistency ?? 'default';
       const query = { service, filter, consistency };
       const { entries } = await client.health(query, AbortSignal.timeout(10_000));
-      seen.set(name, summary(entries));
+      seen.set(name, summary(entries, port));
     } catch (error) {
       const { message, ourFault } = asConsulError(error, client.name);
       output.err(`reloadless: ${name}: ${message}`);
@@ -57,8 +57,8 @@ async function askForAll(
 }
 
 /** @returns such as `3 instances: 2 passing, 1 critical` */
-function summary(entries: unknown[]): string {
-  const { instances, malformed } = readInstances(entries);
+function summary(entries: unknown[], port: string | undefined): string {
+  const { instances, malformed } = readInstances(entries, port);
   const counts = new Map<string, number>();
   for (const { health } of instances) counts.set(health, (counts.get(health) ?? 0) + 1);
   if (malformed.length > 0) counts.set('malformed', malformed.length);

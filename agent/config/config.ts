@@ -51,6 +51,8 @@ export interface TargetConfig {
 
 export interface UpstreamConfig {
   service: string;
+  /** The name of the port, of a service that has several; undefined: the default one. */
+  port: string | undefined;
   /** Consul's filter expression, the tags included. */
   filter: string | undefined;
   health: HealthPolicy;
@@ -227,9 +229,11 @@ function resolveUpstreams(
 }
 
 function resolveUpstream(name: string, upstream: UpstreamFileConfig): UpstreamConfig {
-  const { service, tags, filter, min_health, panic_threshold, hold_empty, ...settings } = upstream;
+  const { service, port, tags, filter, min_health, panic_threshold, hold_empty, ...settings } =
+    upstream;
   return {
     service: service ?? name,
+    port,
     filter: filterExpression(tags ?? [], filter),
     health: {
       min_health: min_health ?? 'warning',

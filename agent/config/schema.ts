@@ -54,6 +54,7 @@ export const consulSchema = z.strictObject({
 const upstream = z
   .strictObject({
     service: anyText.exactOptional(),
+    port: anyText.exactOptional(),
     tags: z.array(anyText).exactOptional(),
     filter: anyText.exactOptional(),
     min_health: oneOf('passing', 'warning').exactOptional(),

@@ -15,7 +15,7 @@ import { createResolver } from './resolver.ts';
  */
 export async function fetchUpstream(
   client: ConsulClient,
-  { service, filter, health }: UpstreamConfig,
+  { service, filter, health, port }: UpstreamConfig,
   consistency: Consistency,
   signal: AbortSignal,
 ): Promise<Interpretation> {
@@ -29,10 +29,10 @@ export async function fetchUpstream(
     failed: (name, error) => unresolved.push(`${name}: ${error.message}`),
   });
   // Begins the look-ups.
-  interpret(sure, health, resolver);
+  interpret(sure, health, resolver, {}, port);
   await Promise.race([resolver.settled(), once(signal, 'abort')]);
   signal.throwIfAborted();
-  const answer = interpret(sure, health, resolver);
+  const answer = interpret(sure, health, resolver, {}, port);
   if (answer.doubt !== undefined) throw new ConsulError(answer.doubt);
   return { ...answer, malformed: [...answer.malformed, ...unresolved] };
 }

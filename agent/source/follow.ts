@@ -49,7 +49,7 @@ const mostNamed = 5;
  */
 export function follow(options: FollowOptions): Follower {
   const { client, name, upstream, consistency, wait, log } = options;
-  const { service, filter, health } = upstream;
+  const { service, filter, health, port } = upstream;
   const abort = new AbortController();
   const resolver = createResolver({
     lookup: options.lookup ?? createLookup(),
@@ -83,7 +83,7 @@ export function follow(options: FollowOptions): Follower {
 
   function use(entries: unknown[]): boolean {
     const earlier = isFirst ? options.remembered() : {};
-    const answer = interpret(entries, health, resolver, earlier);
+    const answer = interpret(entries, health, resolver, earlier, port);
     isFirst = entries.length === 0;
     if (answer.awaits) return false;
     if (answer.doubt !== undefined) {

@@ -27,12 +27,20 @@ export interface Instances {
 
 const weight = field.integer(0, 65_535);
 
+const namedPort = z.object({
+  Name: z.string(),
+  Port: field.integer(1, 65_535),
+  Default: z.boolean().optional(),
+});
+
 const entrySchema = z.object({
   Node: z.object({ Node: z.string(), Address: z.string() }),
   Service: z.object({
     ID: field.expected<string>((value) => typeof value === 'string' && value !== '', 'a string'),
     Address: z.string().optional(),
-    Port: field.integer(1, 65_535),
+    // 0 where a service has several: docs/discoveries/consul-ports.md
+    Port: field.integer(0, 65_535).optional(),
+    Ports: z.array(namedPort).nullish(),
     Weights: z.object({ Passing: weight, Warning: weight }).nullish(),
     Meta: z.record(z.string(), z.string()).nullish(),
   }),
@@ -50,15 +58,18 @@ type Entry = z.infer<typeof entrySchema>;
  * Reads the entries of an answer, in an order that does not depend on Consul's.
  * The address is the service's, else its node's (Consul's docs on service
  * registration). `zone` and `backup` are taken from the service's meta.
+ *
+ * @param port the name of the port, of services that have several; absent: the default one
  */
-export function readInstances(entries: unknown[]): Instances {
+export function readInstances(entries: unknown[], port?: string): Instances {
   const instances: { node: string; instance: Instance }[] = [];
   const malformed: string[] = [];
   for (const raw of entries) {
     const entry = entrySchema.safeParse(raw);
-    const why = entry.success ? unreachable(entry.data) : refusal(entry.error, raw);
-    if (entry.success && why === undefined) {
-      instances.push({ node: entry.data.Node.Node, instance: toInstance(entry.data) });
+    const number = entry.success ? portOf(entry.data.Service, port) : undefined;
+    const why = entry.success ? unreachable(entry.data, number, port) : refusal(entry.error, raw);
+    if (entry.success && number !== undefined && why === undefined) {
+      instances.push({ node: entry.data.Node.Node, instance: toInstance(entry.data, number) });
     } else {
       malformed.push(`${nameOf(raw)}: ${why}`);
     }
@@ -108,12 +119,32 @@ export function earlierAddresses(instances: Instance[], peers: Peers): Map<strin
   return earlier;
 }
 
+/** @param name of one of several ports @returns undefined when it has none, or none of that name */
+function portOf({ Port, Ports }: Entry['Service'], name: string | undefined): number | undefined {
+  const several = Ports ?? [];
+  if (name !== undefined) return several.find(({ Name }) => Name === name)?.Port;
+  if (Port !== undefined && Port > 0) return Port;
+  const only = several.length === 1 ? several[0] : undefined;
+  return (several.find(({ Default }) => Default === true) ?? only)?.Port;
+}
+
 /** @returns why nginx cannot be told to connect to it; undefined: it can */
-function unreachable({ Node, Service }: Entry): string | undefined {
+function unreachable(
+  { Node, Service }: Entry,
+  port: number | undefined,
+  name: string | undefined,
+): string | undefined {
+  if (port === undefined) {
+    const names = (Service.Ports ?? []).map(({ Name }) => Name).join(', ');
+    if (name !== undefined)
+      return `no port is named ${show(name)}: it has ${brief(names) || 'none'}`;
+    if (names !== '') return `none of the ports ${brief(names)} is the default one`;
+    return `Service.Port: ${show(Service.Port)} is not an integer from 1 to 65535`;
+  }
   const [where, host] = Service.Address
     ? ['Service.Address', Service.Address]
     : ['Node.Address', Node.Address];
-  const isAddress = isIP(host) !== 0 && peerAddress(host, Service.Port) !== undefined;
+  const isAddress = isIP(host) !== 0 && peerAddress(host, port) !== undefined;
   if (isAddress || isHostName(host)) return undefined;
   return `${where}: ${show(host)} is not a host name or an IP address without a zone`;
 }
@@ -123,7 +154,7 @@ function isHostName(text: string): boolean {
   return text.length <= 253 && /^[\p{L}\p{M}\p{N}._-]+$/u.test(text);
 }
 
-function toInstance({ Node, Service, Checks }: Entry): Instance {
+function toInstance({ Node, Service, Checks }: Entry, port: number): Instance {
   const health = aggregate(Checks);
   const weights = Service.Weights ?? { Passing: 1, Warning: 1 };
   const { zone, backup } = Service.Meta ?? {};
@@ -136,7 +167,7 @@ function toInstance({ Node, Service, Checks }: Entry): Instance {
   if (backup === 'true') peer.backup = true;
   const host = Service.Address || Node.Address;
   const { Passing: passing } = weights;
-  return { id: Service.ID, host, port: Service.Port, health, peer, passing };
+  return { id: Service.ID, host, port, health, peer, passing };
 }
 
 /** The worst check counts; maintenance is a check of a reserved name (api.HealthChecks.AggregatedStatus). */

@@ -24,14 +24,16 @@ export interface Interpretation extends Serving {
  * of the host names now.
  *
  * @param earlier peers of before, by which a new host name may be known
+ * @param port as `readInstances` takes it
  */
 export function interpret(
   entries: unknown[],
   policy: HealthPolicy,
   resolver: Pick<Resolver, 'resolve'>,
   earlier: Peers = {},
+  port?: string,
 ): Interpretation {
-  const { instances, malformed } = readInstances(entries);
+  const { instances, malformed } = readInstances(entries, port);
   const names = hostNames(instances);
   const { addresses, awaited } = resolver.resolve(names, earlierAddresses(instances, earlier));
   const candidates = toCandidates(instances, addresses);

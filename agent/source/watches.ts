@@ -117,6 +117,6 @@ export function createWatches({ state, config, log }: WatchesOptions): Watches {
 }
 
 /** Of what makes a watch another one. */
-function watchKey({ service, filter, health }: UpstreamConfig, clientKey: string): string {
-  return JSON.stringify([service, filter, health, clientKey]);
+function watchKey({ service, filter, health, port }: UpstreamConfig, clientKey: string): string {
+  return JSON.stringify([service, filter, health, port, clientKey]);
 }

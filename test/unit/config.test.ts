@@ -30,6 +30,7 @@ test('a service on the command line is enough', () => {
   assert.deepEqual(config.log, { level: 'info', format: 'json' });
   assert.deepEqual(config.upstreams.get('web'), {
     service: 'web',
+    port: undefined,
     filter: undefined,
     health: { min_health: 'warning', panic_threshold: 0 },
     hold_empty: 60_000,
@@ -57,6 +58,7 @@ log: { level: warn, format: pretty }
 upstreams:
   api:
     service: web
+    port: http
     tags: [prod, 'a "b"']
     filter: 'Service.Meta.version == "2" or Service.Port == 80'
     min_health: passing
@@ -105,6 +107,7 @@ upstreams:
   assert.deepEqual(config.log, { level: 'warn', format: 'pretty' });
   assert.deepEqual(config.upstreams.get('api'), {
     service: 'web',
+    port: 'http',
     filter:
       '"prod" in Service.Tags and "a \\"b\\"" in Service.Tags and ' +
       '(Service.Meta.version == "2" or Service.Port == 80)',

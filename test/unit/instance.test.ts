@@ -190,3 +190,35 @@ test('a host name is known by the peers of before: those of the same ID and port
     ]),
   );
 });
+
+/** An instance of Consul 1.22 and newer. */
+function several(...ports: [name: string, port: number, isDefault?: boolean][]) {
+  const Ports = ports.map(([Name, Port, Default = false]) => ({ Name, Port, Default }));
+  return entry({ service: { Port: 0, Ports } });
+}
+
+test('of several ports it has the default one, the only one, or the one that is asked for', () => {
+  const ports = (raw: unknown, name?: string) =>
+    readInstances([raw], name).instances.map(({ port }) => port);
+  const two = several(['grpc', 9090], ['http', 8080, true]);
+  assert.deepEqual(ports(two), [8080]);
+  assert.deepEqual(ports(two, 'grpc'), [9090]);
+  assert.deepEqual(ports(several(['grpc', 9090])), [9090]);
+  assert.deepEqual(
+    ports(entry({ service: { Port: undefined, Ports: [{ Name: 'a', Port: 7 }] } })),
+    [7],
+  );
+  assert.deepEqual(ports(entry({ service: { Ports: null } })), [8080]);
+});
+
+test('an instance without the port is left out, and says which it has', () => {
+  const why = (raw: unknown, name?: string) => readInstances([raw], name).malformed[0];
+  const two = several(['grpc', 9090], ['http', 8080]);
+  assert.equal(why(two, 'admin'), 'web-1 on n1: no port is named "admin": it has grpc, http');
+  assert.equal(why(two), 'web-1 on n1: none of the ports grpc, http is the default one');
+  assert.equal(why(entry(), 'http'), 'web-1 on n1: no port is named "http": it has none');
+  assert.equal(
+    why(entry({ service: { Port: 0 } })),
+    'web-1 on n1: Service.Port: 0 is not an integer from 1 to 65535',
+  );
+});
