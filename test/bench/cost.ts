@@ -7,7 +7,7 @@
 //
 // --agents names other builds (comma-separated) to be measured beside this one.
 import { once } from 'node:events';
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { Agent, request } from 'node:http';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -94,12 +94,19 @@ function run(command: string[]): number {
   return child.pid ?? 0;
 }
 
+/** Each agent has an owner of its own: two of one would not run side by side. */
 function agentCommand(main: string, services: string[]): string[] {
-  const openresty = ['--openresty', nginx.admin, '--token-file', tokenFile];
-  const targets = ['--consul', consul.address, ...openresty];
-  const flags = services.flatMap((service) => ['--service', service]);
-  const snapshot = join(folder, `${services[0]}.snapshot`);
-  return [...[process.execPath, main, 'run', ...targets, ...flags], ...['--snapshot', snapshot]];
+  const name = `${services[0]}`;
+  const config = join(folder, `${name}.yml`);
+  const upstreams = Object.fromEntries(services.map((service) => [service, {}]));
+  const snapshot = join(folder, `${name}.snapshot`);
+  const consulAt = { address: consul.address };
+  const openresty = [{ address: nginx.admin, token_file: tokenFile }];
+  writeFileSync(
+    config,
+    JSON.stringify({ consul: consulAt, openresty, owner: name, snapshot, upstreams }),
+  );
+  return [process.execPath, main, 'run', '-c', config];
 }
 
 /** One request. @returns ms until its answer */
