@@ -7,10 +7,10 @@ import { grace, run } from './cli/run.ts';
 import { showSnapshot, verifySnapshot } from './cli/snapshot.ts';
 import { status } from './cli/status.ts';
 import { sync } from './cli/sync.ts';
-import { type Flags, loadConfig } from './config/config.ts';
 import { durationForm, parseDuration } from './config/duration.ts';
 import { ConfigError } from './config/error.ts';
-import { logLevels } from './config/schema.ts';
+import { logLevels } from './config/file-schema.ts';
+import { type Flags, loadConfig } from './config/resolve.ts';
 import { reason } from './telemetry/log.ts';
 
 interface SyncFlags extends Flags {

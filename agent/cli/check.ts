@@ -1,4 +1,5 @@
-import { type Config, type Flags, loadConfig, type UpstreamConfig } from '../config/config.ts';
+import type { Config, UpstreamConfig } from '../config/config.ts';
+import { type Flags, loadConfig } from '../config/resolve.ts';
 import { type ConsulClient, createConsulClient } from '../consul/api.ts';
 import { asConsulError } from '../consul/error.ts';
 import { createAdminClient } from '../openresty/admin.ts';

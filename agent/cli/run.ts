@@ -1,5 +1,5 @@
 import { startAgent } from '../agent.ts';
-import { type Flags, loadConfig } from '../config/config.ts';
+import { type Flags, loadConfig } from '../config/resolve.ts';
 import { createLog, reason } from '../telemetry/log.ts';
 
 /** Writes of the snapshot, and then of the log, may take this long when we are told to end, in ms. */

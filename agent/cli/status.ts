@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { type Flags, loadTargets } from '../config/config.ts';
+import { type Flags, loadTargets } from '../config/resolve.ts';
 import { createAdminClient } from '../openresty/admin.ts';
 import { reason } from '../telemetry/log.ts';
 import { columns, type Output } from './output.ts';

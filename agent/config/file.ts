@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { parseDocument as parseYaml } from 'yaml';
 import { refusal } from '../util/invalid.ts';
 import { ConfigError } from './error.ts';
-import { type FileConfig, fileSchema } from './schema.ts';
+import { type FileConfig, fileSchema } from './file-schema.ts';
 
 /**
  * Reads and checks a configuration file.

@@ -1,6 +1,6 @@
 import { sleep } from '../util/backoff.ts';
 import type { AdminClient } from './admin.ts';
-import { type Pusher, type PusherOptions, startPusher } from './target.ts';
+import { startTarget, type Target, type TargetOptions } from './target.ts';
 
 interface Member {
   client: AdminClient;
@@ -16,22 +16,22 @@ const some = 64;
 const pause = 300;
 
 /**
- * Keeps one target at the desired state, as `startPusher` does. While nginx is
+ * Keeps one target at the desired state, as `startTarget` does. While nginx is
  * being upgraded by USR2, two generations of it accept from the same sockets,
  * each with a table of its own, and which of them a connection reaches is
- * chance: then there is a pusher for each, that keeps its connection to it
+ * chance: then there is a target for each, that keeps its connection to it
  * (docs/discoveries/usr2.md).
  *
- * @param options `client` is the first pusher's
+ * @param options `client` is the first target's
  */
-export function startGenerations(options: PusherOptions): Pusher {
+export function startGenerations(options: TargetOptions): Target {
   const { log } = options;
   const { name } = options.client;
-  const members = new Map<Member, Pusher>();
+  const members = new Map<Member, Target>();
 
   function add(client: AdminClient): void {
     const member: Member = { client, instance: undefined };
-    members.set(member, startPusher({ ...options, client: staying(member) }));
+    members.set(member, startTarget({ ...options, client: staying(member) }));
   }
 
   function end(member: Member): void {
@@ -99,13 +99,13 @@ export function startGenerations(options: PusherOptions): Pusher {
       return [...members.values()].some(({ isWaiting }) => isWaiting);
     },
     changed(name) {
-      for (const pusher of members.values()) pusher.changed(name);
+      for (const target of members.values()) target.changed(name);
     },
     readToken() {
-      for (const pusher of members.values()) pusher.readToken();
+      for (const target of members.values()) target.readToken();
     },
     async stop() {
-      await Promise.all([...members.values()].map((pusher) => pusher.stop()));
+      await Promise.all([...members.values()].map((target) => target.stop()));
     },
   };
 }

@@ -9,7 +9,7 @@ import { createLease, type Owner } from './lease.ts';
 import { push } from './push.ts';
 import { createRefusals } from './refusals.ts';
 
-export interface Pusher {
+export interface Target {
   /** An agent of another configuration has the target. */
   readonly isWaiting: boolean;
   /** What is wanted of an upstream is another now; without a name: perhaps of each. */
@@ -19,7 +19,7 @@ export interface Pusher {
   stop(): Promise<void>;
 }
 
-export interface PusherOptions {
+export interface TargetOptions {
   client: AdminClient;
   /** What the target should have. */
   state: State;
@@ -42,7 +42,7 @@ const conflictsAtOnce = 10;
  * Keeps one target at the desired state until stopped: one push in flight, the
  * latest state wins, and the difference is taken against what the target has.
  */
-export function startPusher(options: PusherOptions): Pusher {
+export function startTarget(options: TargetOptions): Target {
   const { client, log } = options;
   const abort = new AbortController();
   const { signal } = abort;

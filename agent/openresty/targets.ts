@@ -1,7 +1,7 @@
 import type { TargetConfig } from '../config/config.ts';
 import { createAdminClient } from './admin.ts';
 import { startGenerations } from './generations.ts';
-import type { Pusher, PusherOptions } from './target.ts';
+import type { Target, TargetOptions } from './target.ts';
 
 export interface Targets {
   /**
@@ -19,37 +19,37 @@ export interface Targets {
   stop(): Promise<void>;
 }
 
-/** A pusher for each target. The options are those of `startGenerations`. */
-export function createTargets(options: Omit<PusherOptions, 'client'>): Targets {
-  let pushers = new Map<string, Pusher>();
+/** One for each that is configured. The options are those of `startGenerations`. */
+export function createTargets(options: Omit<TargetOptions, 'client'>): Targets {
+  let targets = new Map<string, Target>();
 
   return {
     prepare(configs) {
       const clients = new Map(
         configs.map((config) => {
           const key = JSON.stringify(config);
-          if (!pushers.has(key)) return [key, createAdminClient(config)];
-          pushers.get(key)?.readToken();
+          if (!targets.has(key)) return [key, createAdminClient(config)];
+          targets.get(key)?.readToken();
           return [key, undefined];
         }),
       );
       return () => {
-        const next = new Map<string, Pusher>();
+        const next = new Map<string, Target>();
         for (const [key, client] of clients) {
-          const pusher =
-            client === undefined ? pushers.get(key) : startGenerations({ ...options, client });
-          if (pusher !== undefined) next.set(key, pusher);
+          const target =
+            client === undefined ? targets.get(key) : startGenerations({ ...options, client });
+          if (target !== undefined) next.set(key, target);
         }
-        for (const [key, pusher] of pushers) if (!next.has(key)) pusher.stop();
-        pushers = next;
+        for (const [key, target] of targets) if (!next.has(key)) target.stop();
+        targets = next;
       };
     },
     changed(name) {
-      for (const pusher of pushers.values()) pusher.changed(name);
+      for (const target of targets.values()) target.changed(name);
     },
-    areOfOthers: () => [...pushers.values()].every(({ isWaiting }) => isWaiting),
+    areOfOthers: () => [...targets.values()].every(({ isWaiting }) => isWaiting),
     async stop() {
-      await Promise.all([...pushers.values()].map((pusher) => pusher.stop()));
+      await Promise.all([...targets.values()].map((target) => target.stop()));
     },
   };
 }

@@ -1,7 +1,7 @@
 import { crc32 } from 'node:zlib';
 import { z } from 'zod';
 import type { Document } from '../state/document.ts';
-import { siftDocument } from '../state/schema.ts';
+import { siftDocument } from '../state/document-schema.ts';
 import { refusal } from '../util/invalid.ts';
 
 // The reader in nginx, lua/reloadless/boot/snapshot.lua, has the same rules:

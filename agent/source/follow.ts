@@ -1,7 +1,7 @@
 import type { Consistency, UpstreamConfig } from '../config/config.ts';
 import type { ConsulClient } from '../consul/api.ts';
+import { watchService } from '../consul/blocking-query.ts';
 import { ConsulError } from '../consul/error.ts';
-import { watchService } from '../consul/loop.ts';
 import type { Peers } from '../state/document.ts';
 import type { FaultLog } from '../telemetry/bounded.ts';
 import { reason } from '../telemetry/log.ts';

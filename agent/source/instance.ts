@@ -2,7 +2,7 @@ import { isIP } from 'node:net';
 import { z } from 'zod';
 import { peerAddress } from '../state/address.ts';
 import type { Peer, Peers } from '../state/document.ts';
-import * as field from '../state/fields.ts';
+import * as field from '../state/field-checks.ts';
 import { refusal } from '../util/invalid.ts';
 import { brief, clip, show } from '../util/text.ts';
 import type { Candidate, Health } from './serving.ts';

@@ -1,3 +1,5 @@
+import type { Balance } from './balances.ts';
+
 /** The upstream table: the one document that Consul's answers, the wire, the snapshot and nginx share. */
 
 /** One address that an upstream may send requests to. Absent fields have nginx's meaning of absent. */
@@ -42,9 +44,6 @@ export interface Upstream extends Settings {
 export interface Document {
   upstreams: Record<string, Upstream>;
 }
-
-export const balances = ['round_robin', 'least_conn', 'ewma', 'random', 'hash'] as const;
-export type Balance = (typeof balances)[number];
 
 /**
  * What a key holds, whatever the key is called: `constructor` and `toString`

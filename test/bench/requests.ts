@@ -14,7 +14,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import got from 'got';
-import { balances } from '../../agent/state/document.ts';
+import { balances } from '../../agent/state/balances.ts';
 import { temporaryFolder } from '../stack/folder.ts';
 import { findNginx } from '../stack/install.mjs';
 import { Nginx, type NginxOptions } from '../stack/nginx.ts';

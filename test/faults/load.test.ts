@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { createServer } from 'node:net';
 import { after, describe, test } from 'node:test';
-import { balances } from '../../agent/state/document.ts';
+import { balances } from '../../agent/state/balances.ts';
 import { peerStatus, startOpenresty, upstreamBlock } from '../integration/openresty.ts';
 import { startNginxBackend } from '../stack/nginx-backend.ts';
 import { freePort } from '../stack/ports.ts';

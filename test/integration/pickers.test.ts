@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { cpSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { balances } from '../../agent/state/document.ts';
+import { balances } from '../../agent/state/balances.ts';
 import { temporaryFolder } from '../stack/folder.ts';
 import { checkout } from '../stack/install.mjs';
 import { peersOf, startPeers } from './backends.ts';

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { resolveConfig } from '../../agent/config/config.ts';
+import { resolveConfig } from '../../agent/config/resolve.ts';
 import { createConsulClient } from '../../agent/consul/api.ts';
 import { until } from '../stack/process.ts';
 import { FakeConsul, ok, type Reply } from './fake-consul.ts';

@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { type Config, type Flags, resolveConfig } from '../../agent/config/config.ts';
+import type { Config } from '../../agent/config/config.ts';
 import { parseDuration } from '../../agent/config/duration.ts';
 import { ConfigError } from '../../agent/config/error.ts';
 import { parseConfig, readConfigFile } from '../../agent/config/file.ts';
+import { type Flags, resolveConfig } from '../../agent/config/resolve.ts';
 
 function load(yaml: string, flags: Flags = {}, env: NodeJS.ProcessEnv = {}): Config {
   return resolveConfig(flags, env, parseConfig(yaml, 'reloadless.yml'));

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { peerAddress } from '../../agent/state/address.ts';
-import { siftDocument } from '../../agent/state/schema.ts';
+import { siftDocument } from '../../agent/state/document-schema.ts';
 
 function withUpstream(fields: object): unknown {
   return { upstreams: { web: { peers: {}, ...fields } } };

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { resolveConfig } from '../../agent/config/config.ts';
-import type { FileConfig } from '../../agent/config/schema.ts';
+import type { FileConfig } from '../../agent/config/file-schema.ts';
+import { resolveConfig } from '../../agent/config/resolve.ts';
 
 function consul(env: NodeJS.ProcessEnv, file: FileConfig['consul'] = {}) {
   return resolveConfig({ service: ['web'] }, env, { consul: file }).consul;

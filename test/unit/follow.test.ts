@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { Writable } from 'node:stream';
 import { type TestContext, test } from 'node:test';
 import { pino } from 'pino';
-import { resolveConfig } from '../../agent/config/config.ts';
+import { resolveConfig } from '../../agent/config/resolve.ts';
 import { createConsulClient } from '../../agent/consul/api.ts';
 import { type Follower, follow } from '../../agent/source/follow.ts';
 import type { Lookup } from '../../agent/source/lookup.ts';

@@ -9,8 +9,8 @@ import { interpret } from '../../agent/source/interpret.ts';
 import { createResolver } from '../../agent/source/resolver.ts';
 import { peerChanges } from '../../agent/state/changes.ts';
 import type { Document } from '../../agent/state/document.ts';
+import { siftDocument } from '../../agent/state/document-schema.ts';
 import { diffDocuments } from '../../agent/state/parts.ts';
-import { siftDocument } from '../../agent/state/schema.ts';
 import { show } from '../../agent/util/text.ts';
 
 const { RELOADLESS_RUNS: numRuns = 2000, RELOADLESS_SEED: seed = 1 } = process.env;

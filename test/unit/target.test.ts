@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { pino } from 'pino';
 import type { AdminClient } from '../../agent/openresty/admin.ts';
-import { startPusher } from '../../agent/openresty/target.ts';
+import { startTarget } from '../../agent/openresty/target.ts';
 import type { Document, Upstream } from '../../agent/state/document.ts';
 import type { DocumentPatch } from '../../agent/state/parts.ts';
 import { createState, type State } from '../../agent/state/state.ts';
@@ -56,7 +56,7 @@ async function start(t: TestContext, n: number) {
     close() {},
   };
   const state: State = createState(({ upstream, kind }) => {
-    if (kind === 'observed') pusher.changed(upstream);
+    if (kind === 'observed') target.changed(upstream);
   });
   const listing: State = {
     ...state,
@@ -69,7 +69,7 @@ async function start(t: TestContext, n: number) {
     new Map(names.map((name) => [name, { origin: 'test', settings: {}, holdFor: 0 }])),
     true,
   );
-  const pusher = startPusher({
+  const target = startTarget({
     client: client as AdminClient,
     state: listing,
     learnt() {},
@@ -77,7 +77,7 @@ async function start(t: TestContext, n: number) {
     gained() {},
     log: pino({ level: 'silent' }),
   });
-  t.after(() => pusher.stop());
+  t.after(() => target.stop());
   await until('the first look', () => gets === 1 && (looks.get('*') ?? 0) > 0);
   await new Promise((resolve) => setTimeout(resolve, 20));
   looks.clear();

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { crc32 } from 'node:zlib';
 import { decodeSnapshot } from '../../agent/snapshot/format.ts';
-import { peer, siftDocument, upstream } from '../../agent/state/schema.ts';
+import { peer, siftDocument, upstream } from '../../agent/state/document-schema.ts';
 import { brief, show } from '../../agent/util/text.ts';
 import { type Case, readCases } from '../cases/values.ts';
 

@@ -1,7 +1,7 @@
 // A connection that is lost without a sign: nothing ever comes back.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { resolveConfig } from '../../agent/config/config.ts';
+import { resolveConfig } from '../../agent/config/resolve.ts';
 import { createConsulClient } from '../../agent/consul/api.ts';
 import { FakeConsul } from './fake-consul.ts';
 

@@ -1,6 +1,6 @@
 -- The fields of the document, each with what it may hold: a check takes a value
 -- and returns what was expected instead, or nil. The agent's checks,
--- agent/state/fields.ts, have the same rules: the values of
+-- agent/state/field-checks.ts, have the same rules: the values of
 -- test/cases/values.txt are run through both. Pure but for whether there is a
 -- dict.
 

@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { refusal } from '../util/invalid.ts';
 import { isPeerAddress } from './address.ts';
 import type { Document, Peers, Upstream } from './document.ts';
-import * as field from './fields.ts';
+import * as field from './field-checks.ts';
 
 export const peer = z.strictObject({
   weight: field.integer(0, 65_535).exactOptional(),

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { type Balance, balances } from './document.ts';
+import { type Balance, balances } from './balances.ts';
 
 /**
  * The fields of the document, each with what it may hold. The same rules stand

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import * as field from '../state/fields.ts';
+import * as field from '../state/field-checks.ts';
 import { durationForm, parseDuration } from './duration.ts';
 
 const anyText = field.text(1, 4096);

@@ -1,0 +1,204 @@
+import { existsSync } from 'node:fs';
+import { isUpstreamName, upstreamName } from '../state/field-checks.ts';
+import { isLoopback, parseEndpoint } from './address.ts';
+import {
+  type Config,
+  type ConsulConfig,
+  spareConnections,
+  type TargetConfig,
+  type UpstreamConfig,
+} from './config.ts';
+import { type ConsulEnvironment, consulEnvironment } from './environment.ts';
+import { ConfigError } from './error.ts';
+import { readConfigFile } from './file.ts';
+import type { FileConfig, UpstreamFileConfig } from './file-schema.ts';
+
+/** What a command line may say; undefined where it says nothing. */
+export interface Flags {
+  config?: string;
+  consul?: string;
+  openresty?: string[];
+  tokenFile?: string;
+  service?: string[];
+  snapshot?: string;
+  logLevel?: Config['log']['level'];
+  logFormat?: Config['log']['format'];
+}
+
+const defaultConsul = 'http://127.0.0.1:8500';
+const defaultTarget = 'http://127.0.0.1:9410';
+/** Where nginx's include has its token. */
+const defaultTokenFile = '/etc/reloadless/admin.token';
+/**
+ * Short, since a query that was cancelled keeps its connection slot in Consul
+ * until then, since one with an index above the server's is deaf until then, and
+ * since Consul 1.22.4 and many proxies cut an answer after 30 s: with the jitter
+ * and the sixteenth that Consul adds it is less.
+ */
+const defaultWait = 25_000;
+/** Under half of Consul's default limit of 200 connections for one client address. */
+const defaultMaxConnections = 90;
+/**
+ * Puts together what was configured: a flag goes before the environment, that
+ * before the file, and that before the default.
+ *
+ * @throws ConfigError
+ */
+export function loadConfig(flags: Flags, env: NodeJS.ProcessEnv): Config {
+  const file = flags.config === undefined ? {} : readConfigFile(flags.config);
+  return resolveConfig(flags, env, file, existingTokenFile());
+}
+
+/** Only the targets, for a command that needs nothing else. @throws ConfigError */
+export function loadTargets(flags: Flags, env: NodeJS.ProcessEnv): TargetConfig[] {
+  const file = flags.config === undefined ? {} : readConfigFile(flags.config);
+  return resolveTargets(flags, env, file.openresty, existingTokenFile());
+}
+
+function existingTokenFile(): string | undefined {
+  return existsSync(defaultTokenFile) ? defaultTokenFile : undefined;
+}
+
+/**
+ * As `loadConfig`, with the content of the file given.
+ *
+ * @param localToken file of the token for targets on loopback that name none
+ */
+export function resolveConfig(
+  flags: Flags,
+  env: NodeJS.ProcessEnv,
+  file: FileConfig,
+  localToken?: string,
+): Config {
+  const config: Config = {
+    consul: resolveConsul(flags, consulEnvironment(env), file.consul ?? {}),
+    openresty: resolveTargets(flags, env, file.openresty, localToken),
+    snapshot: flags.snapshot ?? file.snapshot,
+    owner: file.owner ?? 'reloadless',
+    upstreams: resolveUpstreams(flags.service ?? [], file.upstreams ?? {}),
+    log: {
+      level: flags.logLevel ?? file.log?.level ?? 'info',
+      format: flags.logFormat ?? file.log?.format ?? 'json',
+    },
+  };
+  const { upstreams, consul } = config;
+  if (upstreams.size > consul.max_connections - spareConnections) {
+    throw new ConfigError(
+      `upstreams: ${upstreams.size} services need as many connections to Consul and ` +
+        `${spareConnections} to spare, but consul.max_connections is ${consul.max_connections}`,
+    );
+  }
+  return config;
+}
+
+function resolveConsul(
+  flags: Flags,
+  env: ConsulEnvironment,
+  file: NonNullable<FileConfig['consul']>,
+): ConsulConfig {
+  const where =
+    flags.consul !== undefined
+      ? '--consul'
+      : env.address !== undefined
+        ? 'CONSUL_HTTP_ADDR'
+        : 'consul.address';
+  let endpoint = parseEndpoint(flags.consul ?? env.address ?? file.address ?? defaultConsul, where);
+  if (env.ssl && flags.consul === undefined && endpoint.socketPath === undefined) {
+    endpoint = {
+      name: endpoint.name.replace(/^http:/, 'https:'),
+      url: endpoint.url.replace(/^http:/, 'https:'),
+    };
+  }
+  const tokenInEnv = env.token !== undefined || env.token_file !== undefined;
+  return {
+    endpoint,
+    token_file: tokenInEnv ? env.token_file : file.token_file,
+    token: env.token,
+    datacenter: file.datacenter,
+    namespace: env.namespace ?? file.namespace,
+    consistency: file.consistency,
+    wait: file.wait === undefined ? defaultWait : file.wait * 1000,
+    max_connections: file.max_connections ?? defaultMaxConnections,
+    tls: {
+      ca_file: env.ca_file ?? file.tls?.ca_file,
+      cert_file: env.cert_file ?? file.tls?.cert_file,
+      key_file: env.key_file ?? file.tls?.key_file,
+      server_name: env.server_name ?? file.tls?.server_name,
+      verify: env.verify ?? file.tls?.verify ?? true,
+    },
+  };
+}
+
+/**
+ * The token of a target is that of the command line, its own, that of the
+ * environment, or the local one, which goes nowhere but to this machine.
+ */
+function resolveTargets(
+  flags: Flags,
+  env: NodeJS.ProcessEnv,
+  file: FileConfig['openresty'],
+  localToken: string | undefined,
+): TargetConfig[] {
+  const known = (file ?? []).map(({ address, token_file }, i) => ({
+    endpoint: parseEndpoint(address, `openresty.${i}.address`),
+    token_file,
+  }));
+  // A target of the command line that the file knows keeps the file's token.
+  const named = flags.openresty?.map((address) => {
+    const endpoint = parseEndpoint(address, '--openresty');
+    const token_file = known.find((one) => one.endpoint.name === endpoint.name)?.token_file;
+    return { endpoint, token_file };
+  });
+  const fallback = { endpoint: parseEndpoint(defaultTarget, 'openresty'), token_file: undefined };
+  const targets = named ?? (known.length > 0 ? known : [fallback]);
+  const inEnv = env.RELOADLESS_TOKEN_FILE === '' ? undefined : env.RELOADLESS_TOKEN_FILE;
+  return targets.map(({ endpoint, token_file }) => ({
+    endpoint,
+    token_file:
+      flags.tokenFile ?? token_file ?? inEnv ?? (isLoopback(endpoint) ? localToken : undefined),
+  }));
+}
+
+function resolveUpstreams(
+  services: string[],
+  file: Record<string, UpstreamFileConfig>,
+): Map<string, UpstreamConfig> {
+  const upstreams = new Map(
+    Object.entries(file).map(([name, upstream]) => [name, resolveUpstream(name, upstream)]),
+  );
+  for (const service of services) {
+    if (!isUpstreamName(service)) {
+      throw new ConfigError(`--service: "${service}" is not ${upstreamName}`);
+    }
+    if (!upstreams.has(service)) upstreams.set(service, resolveUpstream(service, {}));
+  }
+  if (upstreams.size === 0) {
+    throw new ConfigError(
+      'no upstream is configured: give --service NAME, or upstreams in -c FILE',
+    );
+  }
+  return upstreams;
+}
+
+function resolveUpstream(name: string, upstream: UpstreamFileConfig): UpstreamConfig {
+  const { service, port, tags, filter, min_health, panic_threshold, hold_empty, ...settings } =
+    upstream;
+  return {
+    service: service ?? name,
+    port,
+    filter: filterExpression(tags ?? [], filter),
+    health: {
+      min_health: min_health ?? 'warning',
+      panic_threshold: panic_threshold === 'off' ? undefined : (panic_threshold ?? 0),
+    },
+    hold_empty: (hold_empty ?? 60) * 1000,
+    settings,
+  };
+}
+
+/** Tags become part of the filter: Consul deprecates the `tag` parameter in its favour. */
+function filterExpression(tags: string[], filter: string | undefined): string | undefined {
+  const terms = tags.map((tag) => `${JSON.stringify(tag)} in Service.Tags`);
+  if (filter !== undefined) terms.push(terms.length > 0 ? `(${filter})` : filter);
+  return terms.length > 0 ? terms.join(' and ') : undefined;
+}
