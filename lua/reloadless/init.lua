@@ -12,11 +12,11 @@ local address = require("reloadless.table.address")
 local admin = require("reloadless.admin.server")
 local balancer = require("reloadless.balance.balancer")
 local counters = require("reloadless.shared.counters")
+local dict = require("reloadless.table.dict")
 local generations = require("reloadless.boot.generations")
 local inflight = require("reloadless.shared.inflight")
 local listeners = require("reloadless.admin.listeners")
 local snapshot = require("reloadless.boot.snapshot")
-local upstreams = require("reloadless.table.read")
 
 local _M = {
     access = balancer.access,
@@ -124,13 +124,13 @@ function _M.init(options)
     end
     listeners.init(options.admin_listen or {})
     local refuse = refuse_peers(options.allow)
-    local is_new = upstreams.init()
+    local is_new = dict.init()
     admin.init({
         token_file = options.token_file,
         token = token,
         refuse = refuse,
         max_body = options.max_body
-                   or math.max(upstreams.status().capacity, 1024 * 1024),
+                   or math.max(dict.capacity(), 1024 * 1024),
     })
 
     counters.init()

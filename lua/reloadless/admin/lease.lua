@@ -1,28 +1,24 @@
 -- Which agent manages the upstreams of an owner now. An agent takes a lease of
 -- its owner and renews it; one of another configuration is refused meanwhile,
 -- so that the two do not undo each other's changes. Leases move no version.
---
---   a:<owner>   the holder as JSON, with the time when its lease ends
---   w:<owner>   the same of the last agent that was refused
+-- In the dict lie, as JSON with the time when the lease ends, the agent that
+-- has it and the last one that was refused.
 
 local cjson = require("cjson.safe")
+local dict = require("reloadless.table.dict")
 
-local find = string.find
 local ipairs = ipairs
 local pairs = pairs
-local sub = string.sub
 
 local _M = {}
 
 -- An agent renews its lease every 3 s.
 local lease_seconds = 10
 
-local dict = ngx.shared.reloadless
-
 
 -- @return the agent under a key, unless its time is over
 local function living(key)
-    local text = dict:get(key)
+    local text = dict.get(key)
     local agent = text and cjson.decode(text)
     -- a wall clock that went back must not make it longer
     local left = agent and agent.ends - ngx.now()
@@ -39,7 +35,7 @@ local function keep(key, agent)
     for name, value in pairs(agent) do
         kept[name] = value
     end
-    return dict:safe_set(key, cjson.encode(kept), lease_seconds)
+    return dict.set(key, cjson.encode(kept), lease_seconds)
 end
 
 
@@ -49,27 +45,27 @@ end
 -- @return true; nil when there is no room for it
 -- @return nil and the agent that has it
 function _M.take(owner, agent)
-    local holder = living("a:" .. owner)
+    local holder = _M.holder(owner)
     if holder and holder.id ~= agent.id then
-        keep("w:" .. owner, agent)
+        keep(dict.refused_key(owner), agent)
         return nil, holder
     end
-    return keep("a:" .. owner, agent)
+    return keep(dict.lease_key(owner), agent)
 end
 
 
 --- @return the agent that has the lease of an owner, or nil
 function _M.holder(owner)
-    return living("a:" .. owner)
+    return living(dict.lease_key(owner))
 end
 
 
 --- Gives the lease of an owner back.
 -- @param id of the agent that gives it back; nil for whoever has it
 function _M.drop(owner, id)
-    local holder = living("a:" .. owner)
+    local holder = _M.holder(owner)
     if holder and (not id or holder.id == id) then
-        dict:delete("a:" .. owner)
+        dict.delete(dict.lease_key(owner))
     end
 end
 
@@ -78,13 +74,11 @@ end
 -- last one that was refused, if it still asks
 function _M.all()
     local agents = {}
-    for _, key in ipairs(dict:get_keys(0)) do
-        if find(key, "a:", 1, true) == 1 then
-            local owner = sub(key, 3)
-            agents[owner] = living(key)
-            if agents[owner] then
-                agents[owner].waiting = living("w:" .. owner)
-            end
+    for _, owner in ipairs(dict.owners()) do
+        local agent = _M.holder(owner)
+        if agent then
+            agent.waiting = living(dict.refused_key(owner))
+            agents[owner] = agent
         end
     end
     return agents

@@ -3,6 +3,7 @@
 -- such a peer from taking traffic that it can only refuse.
 
 local address = require("reloadless.table.address")
+local counters = require("reloadless.shared.counters")
 
 local concat = table.concat
 local find = string.find
@@ -14,8 +15,6 @@ local _M = {}
 -- A listener that nobody has used for so long may be gone from nginx.conf.
 local memory_seconds = 600
 
--- may evict: such a listener is known again with the next request
-local dict = ngx.shared.reloadless_counters
 local configured = {}
 
 
@@ -31,7 +30,8 @@ end
 function _M.note(server_addr, server_port)
     local bytes = address.parse_ip(server_addr)
     if bytes then
-        dict:set(key(bytes, server_port), true, memory_seconds)
+        -- one that is forgotten is known again with its next request
+        counters.remember(key(bytes, server_port), memory_seconds)
     end
 end
 
@@ -40,7 +40,7 @@ end
 -- @return whether the admin API is known to listen there
 function _M.has(peer)
     local at = key(peer.bytes, peer.port)
-    return configured[at] or dict:get(at) or false
+    return configured[at] or counters.remembers(at)
 end
 
 

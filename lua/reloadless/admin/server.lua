@@ -1,6 +1,8 @@
 -- The admin API over HTTP: who may ask, what was asked, and the answer. Errors
 -- are problem details (RFC 9457).
 
+local counters = require("reloadless.shared.counters")
+local dict = require("reloadless.table.dict")
 local document = require("reloadless.table.document")
 local dump = require("reloadless.table.dump")
 local generations = require("reloadless.boot.generations")
@@ -26,8 +28,6 @@ local sub = string.sub
 local type = type
 
 local _M = {}
-
-local counters = ngx.shared.reloadless_counters
 
 local titles = {
     [400] = "Bad Request",
@@ -108,7 +108,7 @@ end
 
 -- At most once an hour: a request that is refused must not fill the log.
 local function say_how_to_open()
-    if counters:add("no_token", true, 3600) then
+    if counters.is_news("no_token", 3600) then
         ngx.log(ngx.ERR, "reloadless: the admin API refuses everything on TCP:",
                 " put a token into a file that only nginx's master and the",
                 " agent can read, and name it in init{ token_file = ... }")
@@ -238,7 +238,7 @@ local function write(request, jobs, whole)
         end,
     })
     if not result then
-        ngx.header["ETag"] = upstreams.etag(upstreams.version())
+        ngx.header["ETag"] = upstreams.etag(dict.version())
         return problem(err)
     end
 
@@ -253,7 +253,7 @@ end
 
 
 local function show(request)
-    local etag = upstreams.etag(upstreams.version())
+    local etag = upstreams.etag(dict.version())
     if request.if_none_match and has_etag(request.if_none_match, etag) then
         ngx.header["ETag"] = etag
         ngx.status = 304
@@ -443,7 +443,7 @@ function _M.handle()
         return method_refused(methods)
     end
     if methods == one and method ~= "PUT"
-       and not upstreams.upstream_version(name)
+       and not dict.upstream_version(name)
     then
         return problem({ status = 404,
                          detail = "there is no upstream " .. name })

@@ -1,6 +1,7 @@
 -- What is live, for GET /v1/status.
 
 local counters = require("reloadless.shared.counters")
+local dict = require("reloadless.table.dict")
 local json = require("reloadless.table.json")
 local lease = require("reloadless.admin.lease")
 local upstreams = require("reloadless.table.read")
@@ -55,13 +56,20 @@ end
 --- @return the status as JSON: the table's facts, the agents and, for each
 -- upstream and peer, its settings, state and counters
 function _M.json()
-    local facts = upstreams.status()
-    facts.updated_at = os.date("!%Y-%m-%dT%H:%M:%SZ", facts.updated_at)
-    facts.agents = lease.all()
+    local source, updated_at = dict.last_write()
+    local facts = {
+        instance = dict.instance(),
+        version = dict.version(),
+        source = source,
+        updated_at = os.date("!%Y-%m-%dT%H:%M:%SZ", updated_at),
+        capacity = dict.capacity(),
+        free_space = dict.free_space(),
+        agents = lease.all(),
+    }
     local count = counters.reader()
 
     local members = {}
-    for _, name in ipairs(upstreams.names()) do
+    for _, name in ipairs(dict.names()) do
         local read = upstreams.read(name)
         if read then
             members[#members + 1] = upstream_json(name, read, count)

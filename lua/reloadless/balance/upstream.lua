@@ -1,6 +1,7 @@
 -- One upstream as one worker has it: built from the table and brought up to
 -- date peer by peer. What is known of the peers that stay is kept.
 
+local dict = require("reloadless.table.dict")
 local fitness = require("reloadless.balance.fitness")
 local json = require("reloadless.table.json")
 local list = require("reloadless.balance.picker.list")
@@ -168,7 +169,7 @@ end
 -- @param now in seconds
 -- @return false when the table has no such upstream
 function _M:sync(version, now)
-    local current = upstreams.upstream_version(self.name)
+    local current = dict.upstream_version(self.name)
     if not current then
         return false
     end

@@ -3,17 +3,15 @@
 -- ends. The new one starts with the table of the old one, and from then on each
 -- says in its answers that there is the other, so that the agent serves both.
 -- See docs/discoveries/usr2.md.
---
---   beside   the other generation: its instance and its master's process
 
 local blocking_http = require("reloadless.boot.blocking_http")
 local cjson = require("cjson.safe")
+local dict = require("reloadless.table.dict")
 local document = require("reloadless.table.document")
 local ffi = require("ffi")
 local json = require("reloadless.table.json")
 local lease = require("reloadless.admin.lease")
 local process = require("reloadless.shared.process")
-local upstreams = require("reloadless.table.read")
 
 local find = string.find
 local ipairs = ipairs
@@ -31,17 +29,16 @@ local _M = {}
 -- hears of that one: "<instance> <process>".
 _M.introduction = "Reloadless-Generation"
 
-local dict = ngx.shared.reloadless
-
 
 local function introduce(master)
-    return upstreams.instance() .. " " .. master
+    return dict.instance() .. " " .. master
 end
 
 
+-- @param beside "<instance> <process>" of the other generation
 local function note(beside)
     if find(beside, "^%x+ %d+%-%d*$") then
-        dict:safe_set("beside", beside)
+        dict.set(dict.beside_key, beside)
     end
 end
 
@@ -57,14 +54,14 @@ end
 --- @return our instance and, while the other generation lives, its own behind a
 -- space
 function _M.instances()
-    local own = upstreams.instance()
-    local beside = dict:get("beside")
+    local own = dict.instance()
+    local beside = dict.get(dict.beside_key)
     if not beside then
         return own
     end
     local instance, master = match(beside, "^(%S+) (%S+)$")
     if not process.is_alive(master) then
-        dict:delete("beside")
+        dict.delete(dict.beside_key)
         return own
     end
     return own .. " " .. instance

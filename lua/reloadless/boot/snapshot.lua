@@ -4,6 +4,7 @@
 -- test/cases/snapshots.json are run through both.
 
 local deal = require("reloadless.boot.deal")
+local dict = require("reloadless.table.dict")
 local document = require("reloadless.table.document")
 local file = require("reloadless.boot.file")
 local json = require("reloadless.table.json")
@@ -171,7 +172,7 @@ function _M.fill(body, name, refuse)
     end
     log_some(lines, name .. ": ")
 
-    local free = upstreams.status().free_space
+    local free = dict.free_space()
     local result, problem, cards, count = write(jobs)
     if is_full(problem) then
         result, problem, cards, count = write_part(jobs, free)
@@ -181,7 +182,7 @@ function _M.fill(body, name, refuse)
     end
 
     if cards then
-        log_part(name, cards, count, free - upstreams.status().free_space)
+        log_part(name, cards, count, free - dict.free_space())
     end
     ngx.log(ngx.NOTICE, name, ": ", #result.changed, " upstreams loaded")
     return true

@@ -1,6 +1,11 @@
--- What happened to each peer, over all workers. Workers count for themselves
--- and add up once a second in the dict reloadless_counters, so that a request
--- pays for no shared write.
+-- What all workers know and may forget: the dict reloadless_counters, which
+-- evicts. Mostly what happened to each peer: workers count for themselves and
+-- add up once a second, so that a request pays for no shared write.
+--
+--   r:<peer>, f:<peer>   requests to the peer of this id, and failures
+--   a:<process>          of this worker's peers, those with requests under way
+--                        and those that it has ejected
+--   other keys           see remember
 
 local process = require("reloadless.shared.process")
 
@@ -83,6 +88,26 @@ function _M.finish(peer, failed)
     if is_ending then
         flush()
     end
+end
+
+
+--- Remembers something for a while.
+-- @param what begins with a word of the caller's, longer than one letter
+function _M.remember(what, seconds)
+    dict:set(what, true, seconds)
+end
+
+
+--- Whether something is remembered.
+function _M.remembers(what)
+    return dict:get(what) or false
+end
+
+
+--- Remembers something that is not remembered.
+-- @return whether it was not; of several workers one hears so
+function _M.is_news(what, seconds)
+    return dict:add(what, true, seconds)
 end
 
 

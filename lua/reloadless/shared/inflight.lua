@@ -13,7 +13,7 @@
 
 local clock = require("reloadless.shared.clock")
 local process = require("reloadless.shared.process")
-local upstreams = require("reloadless.table.read")
+local table_dict = require("reloadless.table.dict")
 
 local find = string.find
 local ipairs = ipairs
@@ -53,6 +53,12 @@ end
 local function count(key)
     return dict:incr(key, 1) or dict:safe_add(key, 1) and 1
            or dict:incr(key, 1)
+end
+
+
+--- Whether there is the dict.
+function _M.has_dict()
+    return dict ~= nil
 end
 
 
@@ -128,7 +134,7 @@ end
 -- Forgets the counts of peers that are gone. A worker may not have seen yet
 -- that they are: so only those that were gone at the last look, too.
 local function sweep(is_limited)
-    local version = upstreams.version()
+    local version = table_dict.version()
     if version == swept then
         return
     end

@@ -1,5 +1,6 @@
 -- The table as a JSON document, for GET /v1/upstreams.
 
+local dict = require("reloadless.table.dict")
 local lock = require("reloadless.table.lock")
 local pause = require("reloadless.shared.pause")
 local upstreams = require("reloadless.table.read")
@@ -30,7 +31,7 @@ end
 -- @return the whole document as JSON
 local function document_json()
     local parts = {}
-    for _, name in ipairs(upstreams.names()) do
+    for _, name in ipairs(dict.names()) do
         parts[#parts + 1] = '"' .. name .. '":' .. upstream_json(name)
         pause.after(10)
     end
@@ -50,7 +51,7 @@ function _M.json(name)
             return nil, { status = 404,
                           detail = "there is no upstream " .. name }
         end
-        return { json = json, version = upstreams.version() }
+        return { json = json, version = dict.version() }
     end)
 end
 

@@ -4,6 +4,7 @@
 -- test/cases/values.txt are run through both. Pure but for whether there is a
 -- dict.
 
+local inflight = require("reloadless.shared.inflight")
 local pickers = require("reloadless.balance.picker.list")
 
 local concat = table.concat
@@ -32,7 +33,7 @@ end
 -- Requests at once are counted in a dict of their own.
 local function limit(value)
     local expected = integer(0, 65535)(value)
-    if not expected and value > 0 and not ngx.shared.reloadless_inflight then
+    if not expected and value > 0 and not inflight.has_dict() then
         return "0, since nginx.conf lacks lua_shared_dict reloadless_inflight"
                .. " 1m"
     end

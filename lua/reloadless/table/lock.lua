@@ -2,43 +2,32 @@
 -- mended before the next.
 
 local clock = require("reloadless.shared.clock")
-local layout = require("reloadless.table.keys")
+local dict = require("reloadless.table.dict")
 local process = require("reloadless.shared.process")
 local upstreams = require("reloadless.table.read")
 
-local find = string.find
 local ipairs = ipairs
-local match = string.match
 local pcall = pcall
 
 local _M = {}
 
 local lock_seconds = 5
 
-local dict = ngx.shared.reloadless
-
 
 -- A write that ended halfway may have left some upstreams new under the old
 -- version, or staged keys that nothing names.
 local function mend()
     local named = {}
-    for _, name in ipairs(upstreams.names()) do
-        local head = layout.read_head(name)
+    for _, name in ipairs(dict.names()) do
+        local head = upstreams.head(name)
         if head then
-            named[layout.head_key(name, head.version)] = true
+            named[dict.head_key(name, head.version)] = true
             for _, id in ipairs(head.ids or {}) do
-                named[layout.chunk_key(name, id)] = true
+                named[dict.chunk_key(name, id)] = true
             end
         end
     end
-    for _, key in ipairs(dict:get_keys(0)) do
-        if find(key, "^[hc]:") and not named[match(key, "^[^+]+")]
-           or find(key, "u:", 1, true) == 1 and dict:get(key) == 0
-        then
-            dict:delete(key)
-        end
-    end
-    dict:incr("version", 1)
+    dict.mend(named)
 end
 
 
@@ -47,19 +36,14 @@ local function lock()
     local id = process.id()
     local deadline = clock.now() + lock_seconds
     repeat
-        -- the slot is always to be had: only who holds the lock fills the dict
-        local ok = dict:safe_add("lock", id)
-        if ok then
+        if dict.lock(id) then
             return true
         end
 
-        local holder = dict:get("lock")
+        local holder = dict.lock_holder()
         if holder and not process.is_alive(holder)
-           and dict:safe_add("steal:" .. holder, id, lock_seconds)
-           -- a worker that was stopped meanwhile may come late
-           and dict:get("lock") == holder
+           and dict.steal_lock(holder, id, lock_seconds)
         then
-            dict:set("lock", id)
             return true, true
         end
 
@@ -97,7 +81,7 @@ function _M.exclusively(f, ...)
         pcall(mend)
         result, err = nil, { status = 500, detail = "see nginx's error log" }
     end
-    dict:delete("lock")
+    dict.unlock()
     return result, err
 end
 

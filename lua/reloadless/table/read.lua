@@ -1,32 +1,33 @@
--- The upstream table as it is read: one upstream, or facts about the whole.
+-- The upstream table as it is read: one upstream, and the ETag of the whole.
 
-local layout = require("reloadless.table.keys")
+local dict = require("reloadless.table.dict")
+local heads = require("reloadless.table.head")
 
-local find = string.find
 local format = string.format
 local ipairs = ipairs
-local sort = table.sort
-local sub = string.sub
 local tostring = tostring
 
 local _M = {}
 
-local sources = { "empty", "snapshot", "admin" }
 
-local dict = ngx.shared.reloadless
-local get = dict and dict.get
+--- The current head of an upstream.
+-- @return the head as head.encode takes it, with its version; nil when there is
+--   no such upstream
+function _M.head(name)
+    -- a writer may drop the head between the two reads: then there is a newer
+    for _ = 1, 100 do
+        local version = dict.upstream_version(name)
+        if not version then
+            return nil
+        end
 
-
---- The table's version: what each request compares.
-function _M.version()
-    return get(dict, "version")
-end
-
-
---- The version of one upstream, or nil when there is none.
-function _M.upstream_version(name)
-    local version = dict:get("u:" .. name)
-    return version ~= 0 and version or nil
+        local text = dict.get_text(dict.head_key(name, version))
+        if text then
+            local head = heads.decode(text)
+            head.version = version
+            return head
+        end
+    end
 end
 
 
@@ -39,7 +40,7 @@ end
 --   upstream
 function _M.read(name, members)
     for _ = 1, 100 do
-        local head = layout.read_head(name)
+        local head = _M.head(name)
         if not head then
             return nil
         end
@@ -52,7 +53,7 @@ function _M.read(name, members)
         local bodies, whole = {}, true
         for _, id in ipairs(head.ids) do
             if not (members and members[id]) then
-                bodies[id] = layout.get_text(layout.chunk_key(name, id))
+                bodies[id] = dict.get_text(dict.chunk_key(name, id))
                 whole = whole and bodies[id] ~= nil
             end
         end
@@ -64,75 +65,9 @@ function _M.read(name, members)
 end
 
 
---- @return the names of all upstreams, sorted
-function _M.names()
-    local names = {}
-    for _, key in ipairs(dict:get_keys(0)) do
-        if find(key, "u:", 1, true) == 1 and dict:get(key) ~= 0 then
-            names[#names + 1] = sub(key, 3)
-        end
-    end
-    sort(names)
-    return names
-end
-
-
---- Whose table it is: a random id, made with the dict.
-function _M.instance()
-    return dict:get("instance")
-end
-
-
 --- The table's ETag for a version of it.
 function _M.etag(version)
-    return format('"%s.%d"', _M.instance(), version)
-end
-
-
---- Facts about the table for the status page.
-function _M.status()
-    return {
-        instance = _M.instance(),
-        version = dict:get("version"),
-        source = sources[dict:get("source")],
-        updated_at = dict:get("updated_at"),
-        capacity = dict:capacity(),
-        free_space = dict:free_space(),
-    }
-end
-
-
---- Makes the first keys when the dict is new, or of another layout: then all
--- that was there is gone.
--- @return true when the table has never been written
--- @raise when there is no dict
-function _M.init()
-    if not dict then
-        error("reloadless: nginx.conf lacks lua_shared_dict reloadless")
-    end
-
-    local found = dict:get("layout")
-    if found ~= layout.number then
-        if dict:get("version") then
-            ngx.log(ngx.WARN, "reloadless: the shared dict is of layout ",
-                    found or "0", " and this Lua of ", layout.number,
-                    ": the table starts anew")
-        end
-        dict:flush_all()
-        dict:flush_expired()
-        local file = assert(io.open("/dev/urandom", "rb"))
-        local id = file:read(8):gsub(".", function(char)
-            return format("%02x", char:byte())
-        end)
-        file:close()
-        dict:set("instance", id)
-        dict:set("source", 1)
-        dict:set("updated_at", ngx.time())
-        dict:set("version", 0)
-        dict:set("layout", layout.number)
-    end
-
-    return dict:get("version") == 0
+    return format('"%s.%d"', dict.instance(), version)
 end
 
 

@@ -1,11 +1,13 @@
 -- The change of one upstream: which texts it adds to the dict, and which of
 -- those there it makes old. Reads only; the writer stores and publishes.
 
+local dict = require("reloadless.table.dict")
 local document = require("reloadless.table.document")
+local heads = require("reloadless.table.head")
 local json = require("reloadless.table.json")
-local layout = require("reloadless.table.keys")
 local pause = require("reloadless.shared.pause")
 local sorted_keys = require("reloadless.shared.sorted")
+local upstreams = require("reloadless.table.read")
 
 local ceil = math.ceil
 local ipairs = ipairs
@@ -26,7 +28,7 @@ local few = 8
 
 
 local function read_body(name, head, i)
-    return head.body or layout.get_text(layout.chunk_key(name, head.ids[i]))
+    return head.body or dict.get_text(dict.chunk_key(name, head.ids[i]))
 end
 
 
@@ -57,19 +59,19 @@ end
 
 
 local function add_text(staged, key, text)
-    for at, piece in pairs(layout.cut(key, text)) do
+    for at, piece in pairs(dict.cut(key, text)) do
         staged.add[at] = piece
-        staged.takes = staged.takes + layout.room(at, piece)
+        staged.takes = staged.takes + dict.room(at, piece)
     end
 end
 
 
 local function drop_text(staged, key)
     pause.after(few)
-    local text = layout.get_text(key)
-    for at, piece in pairs(layout.cut(key, text)) do
+    local text = dict.get_text(key)
+    for at, piece in pairs(dict.cut(key, text)) do
         staged.drop[#staged.drop + 1] = at
-        staged.frees = staged.frees + layout.room(at, piece)
+        staged.frees = staged.frees + dict.room(at, piece)
     end
 end
 
@@ -82,10 +84,10 @@ local function drop_head(staged, name, head, ids)
     end
     for _, id in ipairs(head.ids or {}) do
         if not stay[id] then
-            drop_text(staged, layout.chunk_key(name, id))
+            drop_text(staged, dict.chunk_key(name, id))
         end
     end
-    drop_text(staged, layout.head_key(name, head.version))
+    drop_text(staged, dict.head_key(name, head.version))
 end
 
 
@@ -103,7 +105,7 @@ local function lay(staged, new, peers)
         end
         new.laid = new.laid + 1
         local id = new.version .. ":" .. new.laid
-        add_text(staged, layout.chunk_key(staged.name, id),
+        add_text(staged, dict.chunk_key(staged.name, id),
                  json.encode_peers(part))
         new.firsts[#new.firsts + 1], new.ids[#new.ids + 1] = keys[from], id
     end
@@ -172,7 +174,7 @@ local function stage(name, head, settings, contents, count, fresh, version)
         return nil
     end
 
-    add_text(staged, layout.head_key(name, version), layout.encode_head(new))
+    add_text(staged, dict.head_key(name, version), heads.encode(new))
     if head then
         drop_head(staged, name, head, new.ids)
     end
@@ -235,7 +237,7 @@ end
 -- @return nil, { status, detail, pointer }: 422
 function _M.change(job, version)
     local name, value = job.name, job.value
-    local head = layout.read_head(name)
+    local head = upstreams.head(name)
     if value == null then
         if not head then
             return nil

@@ -2,6 +2,7 @@
 -- ones, which can fail and is then undone; it publishes by overwriting numbers
 -- in place, which cannot fail; the table's version goes last.
 
+local dict = require("reloadless.table.dict")
 local lock = require("reloadless.table.lock")
 local pause = require("reloadless.shared.pause")
 local stage = require("reloadless.table.stage")
@@ -24,17 +25,15 @@ local _M = {}
 -- be taken out, however full the dict is.
 local reserve = 64 * 1024
 
-local dict = ngx.shared.reloadless
-
 
 -- @return the bytes of whole pages that the changes must leave
 local function to_leave(total)
     if total.fresh == 0 and total.takes <= total.frees then
         return 0
     end
-    local least = min(reserve, dict:capacity() / 8)
+    local least = min(reserve, dict.capacity() / 8)
     -- where fewer are left, the free places within pages are still for all
-    return min(total.added > 0 and least or least / 2, dict:free_space())
+    return min(total.added > 0 and least or least / 2, dict.free_space())
 end
 
 
@@ -49,13 +48,13 @@ local function store(changes, is_trial)
         end
     end
 
-    local free, least = dict:free_space(), to_leave(total)
+    local free, least = dict.free_space(), to_leave(total)
     local done, fits = {}, true
     local function put(key, value)
-        fits = fits and dict:safe_add(key, value)
+        fits = fits and dict.add(key, value)
         if fits then
             done[#done + 1] = key
-            fits = dict:free_space() >= least
+            fits = dict.free_space() >= least
         end
     end
     for _, staged in ipairs(changes) do
@@ -63,18 +62,19 @@ local function store(changes, is_trial)
             put(key, text)
             pause.after(1)
         end
-        if not staged.gone and not dict:get("u:" .. staged.name) then
-            -- 0: there, but published for nobody yet
-            put("u:" .. staged.name, 0)
+        local key = dict.version_key(staged.name)
+        if not staged.gone and not dict.get(key) then
+            -- 0: published for nobody yet
+            put(key, 0)
         end
     end
-    local left = dict:free_space()
+    local left = dict.free_space()
     if fits and not is_trial then
         return left
     end
 
     for _, key in ipairs(done) do
-        dict:delete(key)
+        dict.delete(key)
     end
     if fits then
         return left
@@ -94,13 +94,13 @@ end
 
 local function write(jobs, options)
     for _, job in ipairs(jobs) do
-        if job.known and not upstreams.upstream_version(job.name) then
+        if job.known and not dict.upstream_version(job.name) then
             return nil, { status = 404,
                           detail = "there is no upstream " .. job.name }
         end
     end
 
-    local current = dict:get("version")
+    local current = dict.version()
     if options.if_match and not options.if_match(upstreams.etag(current)) then
         return nil, { status = 412, detail = "the table is at "
                                              .. upstreams.etag(current) }
@@ -124,7 +124,7 @@ local function write(jobs, options)
         end
     end
     if options.whole then
-        for _, name in ipairs(upstreams.names()) do
+        for _, name in ipairs(dict.names()) do
             if not given[name] then
                 add({ name = name, value = null })
             end
@@ -145,19 +145,12 @@ local function write(jobs, options)
     local changed = {}
     for i, staged in ipairs(changes) do
         changed[i] = staged.name
-        if staged.gone then
-            dict:delete("u:" .. staged.name)
-        else
-            dict:set("u:" .. staged.name, version)
-        end
     end
-    dict:set("source", options.source == "snapshot" and 2 or 3)
-    dict:set("updated_at", ngx.time())
-    dict:set("version", version)
+    dict.publish(changes, version, options.source)
 
     for _, staged in ipairs(changes) do
         for _, key in ipairs(staged.drop) do
-            dict:delete(key)
+            dict.delete(key)
             pause.after(1)
         end
     end
