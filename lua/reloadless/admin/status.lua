@@ -1,5 +1,6 @@
--- What is live, for GET /v1/status.
+-- The resource /v1/status: what is live.
 
+local answer = require("reloadless.admin.answer")
 local counters = require("reloadless.shared.counters")
 local dict = require("reloadless.table.dict")
 local json = require("reloadless.table.json")
@@ -10,8 +11,6 @@ local concat = table.concat
 local ipairs = ipairs
 local pairs = pairs
 local sort = table.sort
-
-local _M = {}
 
 
 local function state_of(fields, ejected)
@@ -53,9 +52,9 @@ local function upstream_json(name, read, count)
 end
 
 
---- @return the status as JSON: the table's facts, the agents and, for each
--- upstream and peer, its settings, state and counters
-function _M.json()
+-- The table's facts, the agents and, for each upstream and peer, its settings,
+-- state and counters.
+local function show()
     local source, updated_at = dict.last_write()
     local facts = {
         instance = dict.instance(),
@@ -75,9 +74,10 @@ function _M.json()
             members[#members + 1] = upstream_json(name, read, count)
         end
     end
-    return json.encode(facts):sub(1, -2)
-           .. ',"upstreams":' .. object(members) .. "}"
+    answer.json(json.encode(facts):sub(1, -2)
+                .. ',"upstreams":' .. object(members) .. "}")
 end
 
 
-return _M
+-- by method
+return { GET = show }

@@ -57,7 +57,7 @@ local function lock()
 end
 
 
---- Calls f while no other request writes. f may pause: admin.handle sees
+--- Calls f while no other request writes. f may pause: server.handle sees
 -- to it that it goes on when the client is gone, and the lock of a worker that
 -- dies is void.
 -- @param ... what f takes
