@@ -77,3 +77,13 @@ test('what is not an agent is refused, with a pointer', async () => {
   assert.equal(long.status, 422);
   assert.deepEqual(await agents(), {});
 });
+
+test('a lease for which the dict has no room is refused', async () => {
+  const small = await startOpenresty({ dict: '64k' });
+  const long = { ...first, host: 'a'.repeat(255) };
+  const take = (i: number) => small.admin.send('PUT', `/v1/agents/${i}`, long);
+  let answer = await take(0);
+  for (let i = 1; answer.status === 204; i += 1) answer = await take(i);
+  assert.equal(answer.status, 507);
+  assertProblem(answer, { detail: /the shared dict is full/ });
+});

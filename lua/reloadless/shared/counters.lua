@@ -107,7 +107,7 @@ end
 --- Remembers something that is not remembered.
 -- @return whether it was not; of several workers one hears so
 function _M.is_news(what, seconds)
-    return dict:add(what, true, seconds)
+    return (dict:add(what, true, seconds))
 end
 
 

@@ -202,7 +202,7 @@ end
 --- Puts a value under a key that is new.
 -- @return whether there was room for it
 function _M.add(key, value)
-    return dict:safe_add(key, value)
+    return (dict:safe_add(key, value))
 end
 
 
@@ -210,7 +210,7 @@ end
 -- @param seconds after which it goes again, or nil
 -- @return whether there was room for it
 function _M.set(key, value, seconds)
-    return dict:safe_set(key, value, seconds)
+    return (dict:safe_set(key, value, seconds))
 end
 
 
@@ -259,7 +259,7 @@ end
 -- @return whether it was free
 function _M.lock(id)
     -- the slot is always to be had: only who holds the lock fills the dict
-    return dict:safe_add("lock", id)
+    return (dict:safe_add("lock", id))
 end
 
 
