@@ -16,6 +16,7 @@ local dict = require("reloadless.table.dict")
 local generations = require("reloadless.boot.generations")
 local inflight = require("reloadless.shared.inflight")
 local listeners = require("reloadless.admin.listeners")
+local random_bytes = require("reloadless.shared.random_bytes")
 local snapshot = require("reloadless.boot.snapshot")
 
 local _M = {
@@ -152,9 +153,7 @@ end
 --- Prepares this worker: in init_worker_by_lua.
 function _M.init_worker()
     -- workers forked from one master would draw the same numbers
-    local file = assert(io.open("/dev/urandom", "rb"))
-    local a, b, c = file:read(3):byte(1, 3)
-    file:close()
+    local a, b, c = random_bytes(3):byte(1, 3)
     math.randomseed((a * 65536 + b * 256 + c) * 1000 + ngx.worker.pid())
 
     counters.init_worker()

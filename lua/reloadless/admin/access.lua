@@ -1,6 +1,7 @@
 -- Who may ask the admin API.
 
 local counters = require("reloadless.shared.counters")
+local random_bytes = require("reloadless.shared.random_bytes")
 
 local find = string.find
 local match = string.match
@@ -89,9 +90,7 @@ end
 --   is one }
 function _M.init(options)
     token, has_token_file = options.token, options.token_file ~= nil
-    local file = assert(io.open("/dev/urandom", "rb"))
-    compare_key = file:read(20)
-    file:close()
+    compare_key = random_bytes(20)
 end
 
 

@@ -5,7 +5,7 @@ local counters = require("reloadless.shared.counters")
 local dict = require("reloadless.table.dict")
 local json = require("reloadless.table.json")
 local lease = require("reloadless.admin.lease")
-local upstreams = require("reloadless.table.read")
+local reader = require("reloadless.table.read")
 
 local concat = table.concat
 local ipairs = ipairs
@@ -69,7 +69,7 @@ local function show()
 
     local members = {}
     for _, name in ipairs(dict.names()) do
-        local read = upstreams.read(name)
+        local read = reader.upstream(name)
         if read then
             members[#members + 1] = upstream_json(name, read, count)
         end

@@ -6,7 +6,6 @@ local dict = require("reloadless.table.dict")
 local document = require("reloadless.table.document")
 local dump = require("reloadless.table.dump")
 local requests = require("reloadless.admin.request")
-local upstreams = require("reloadless.table.read")
 local writer = require("reloadless.table.write")
 
 local concat = table.concat
@@ -22,7 +21,7 @@ local put_types = { "application/json" }
 
 
 local function show(request)
-    local etag = upstreams.etag(dict.version())
+    local etag = dict.etag(dict.version())
     if request.if_none_match and has_etag(request.if_none_match, etag) then
         ngx.header["ETag"] = etag
         ngx.status = 304
@@ -33,7 +32,7 @@ local function show(request)
     if not shown then
         return err
     end
-    ngx.header["ETag"] = upstreams.etag(shown.version)
+    ngx.header["ETag"] = dict.etag(shown.version)
     answer.json(shown.json)
 end
 
@@ -48,11 +47,11 @@ local function write(request, jobs, whole)
         end,
     })
     if not result then
-        ngx.header["ETag"] = upstreams.etag(dict.version())
+        ngx.header["ETag"] = dict.etag(dict.version())
         return err
     end
 
-    ngx.header["ETag"] = upstreams.etag(result.version)
+    ngx.header["ETag"] = dict.etag(result.version)
     local changed = {}
     for i, name in ipairs(result.changed) do
         changed[i] = '"' .. name .. '"'

@@ -6,7 +6,7 @@ local fitness = require("reloadless.balance.fitness")
 local json = require("reloadless.table.json")
 local list = require("reloadless.balance.picker.list")
 local peers = require("reloadless.balance.peer")
-local upstreams = require("reloadless.table.read")
+local reader = require("reloadless.table.read")
 local template = require("reloadless.balance.template")
 
 local huge = math.huge
@@ -29,7 +29,7 @@ function _M.new(name)
     return setmetatable({
         name = name,
         seen = nil,             -- the table's version at the last sync
-        have = nil,             -- what upstreams.read gave, bodies aside
+        have = nil,             -- what reader.upstream gave, bodies aside
         settings = false,
         picker = false,         -- a module of picker/list
         key = false,            -- function that gives the text to hash
@@ -175,7 +175,7 @@ function _M:sync(version, now)
     end
 
     if not self.have or self.have.version ~= current then
-        local read = upstreams.read(self.name, self.members)
+        local read = reader.upstream(self.name, self.members)
         if not read then
             return false
         end

@@ -15,7 +15,7 @@ end
 
 
 -- Those that take new traffic first.
-local function sorted_keys(peers)
+local function order(peers)
     local keys = {}
     for key in pairs(peers) do
         keys[#keys + 1] = key
@@ -37,7 +37,7 @@ end
 function _M.cards(jobs)
     local players = {}
     for i, job in ipairs(jobs) do
-        players[i] = { job = job, keys = sorted_keys(job.value.peers or {}) }
+        players[i] = { job = job, keys = order(job.value.peers or {}) }
     end
     sort(players, function(a, b)
         return a.job.name < b.job.name

@@ -8,7 +8,6 @@ local dict = require("reloadless.table.dict")
 local document = require("reloadless.table.document")
 local file = require("reloadless.boot.file")
 local json = require("reloadless.table.json")
-local upstreams = require("reloadless.table.read")
 local writer = require("reloadless.table.write")
 
 local floor = math.floor
@@ -76,7 +75,7 @@ local function write(jobs, is_trial)
         is_trial = is_trial,
         -- after a reload the old workers may write before this does
         if_match = function(etag)
-            return etag == upstreams.etag(0)
+            return etag == dict.etag(0)
         end,
     })
 end

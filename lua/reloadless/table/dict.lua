@@ -18,6 +18,8 @@
 --                         was refused: see admin/lease.lua
 --   beside                see boot/generations.lua
 
+local random_bytes = require("reloadless.shared.random_bytes")
+
 local concat = table.concat
 local find = string.find
 local floor = math.floor
@@ -50,6 +52,12 @@ end
 --- Whose table it is: a random id, made with the dict.
 function _M.instance()
     return dict:get("instance")
+end
+
+
+--- The table's ETag for a version of it.
+function _M.etag(version)
+    return format('"%s.%d"', _M.instance(), version)
 end
 
 
@@ -308,11 +316,9 @@ function _M.init()
         end
         dict:flush_all()
         dict:flush_expired()
-        local file = assert(io.open("/dev/urandom", "rb"))
-        local id = file:read(8):gsub(".", function(char)
+        local id = random_bytes(8):gsub(".", function(char)
             return format("%02x", char:byte())
         end)
-        file:close()
         dict:set("instance", id)
         dict:set("source", 1)
         dict:set("updated_at", ngx.time())

@@ -3,7 +3,7 @@
 local dict = require("reloadless.table.dict")
 local lock = require("reloadless.table.lock")
 local pause = require("reloadless.shared.pause")
-local upstreams = require("reloadless.table.read")
+local reader = require("reloadless.table.read")
 
 local concat = table.concat
 local ipairs = ipairs
@@ -14,7 +14,7 @@ local _M = {}
 
 -- @return one upstream as JSON, or nil
 local function upstream_json(name)
-    local read = upstreams.read(name)
+    local read = reader.upstream(name)
     if not read then
         return nil
     end

@@ -4,7 +4,7 @@
 local cjson = require("cjson.safe").new()
 local fields = require("reloadless.table.fields")
 local pause = require("reloadless.shared.pause")
-local sorted_keys = require("reloadless.shared.sorted")
+local sorted_keys = require("reloadless.shared.sorted_keys")
 
 local concat = table.concat
 local find = string.find

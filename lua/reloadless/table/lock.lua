@@ -4,7 +4,7 @@
 local clock = require("reloadless.shared.clock")
 local dict = require("reloadless.table.dict")
 local process = require("reloadless.shared.process")
-local upstreams = require("reloadless.table.read")
+local reader = require("reloadless.table.read")
 
 local ipairs = ipairs
 local pcall = pcall
@@ -19,7 +19,7 @@ local lock_seconds = 5
 local function mend()
     local named = {}
     for _, name in ipairs(dict.names()) do
-        local head = upstreams.head(name)
+        local head = reader.head(name)
         if head then
             named[dict.head_key(name, head.version)] = true
             for _, id in ipairs(head.ids or {}) do

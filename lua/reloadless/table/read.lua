@@ -1,9 +1,8 @@
--- The upstream table as it is read: one upstream, and the ETag of the whole.
+-- One upstream of the table as it is read.
 
 local dict = require("reloadless.table.dict")
 local heads = require("reloadless.table.head")
 
-local format = string.format
 local ipairs = ipairs
 local tostring = tostring
 
@@ -38,7 +37,7 @@ end
 -- @return { version, settings, peers, ids, bodies = { texts by id } }: ids are
 --   those of all chunks, in the order of addresses; nil when there is no such
 --   upstream
-function _M.read(name, members)
+function _M.upstream(name, members)
     for _ = 1, 100 do
         local head = _M.head(name)
         if not head then
@@ -62,12 +61,6 @@ function _M.read(name, members)
             return head
         end
     end
-end
-
-
---- The table's ETag for a version of it.
-function _M.etag(version)
-    return format('"%s.%d"', dict.instance(), version)
 end
 
 

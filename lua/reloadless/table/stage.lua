@@ -6,8 +6,8 @@ local document = require("reloadless.table.document")
 local heads = require("reloadless.table.head")
 local json = require("reloadless.table.json")
 local pause = require("reloadless.shared.pause")
-local sorted_keys = require("reloadless.shared.sorted")
-local upstreams = require("reloadless.table.read")
+local sorted_keys = require("reloadless.shared.sorted_keys")
+local reader = require("reloadless.table.read")
 
 local ceil = math.ceil
 local ipairs = ipairs
@@ -237,7 +237,7 @@ end
 -- @return nil, { status, detail, pointer }: 422
 function _M.change(job, version)
     local name, value = job.name, job.value
-    local head = upstreams.head(name)
+    local head = reader.head(name)
     if value == null then
         if not head then
             return nil

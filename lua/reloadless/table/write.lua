@@ -6,7 +6,6 @@ local dict = require("reloadless.table.dict")
 local lock = require("reloadless.table.lock")
 local pause = require("reloadless.shared.pause")
 local stage = require("reloadless.table.stage")
-local upstreams = require("reloadless.table.read")
 
 local format = string.format
 local ipairs = ipairs
@@ -101,9 +100,9 @@ local function write(jobs, options)
     end
 
     local current = dict.version()
-    if options.if_match and not options.if_match(upstreams.etag(current)) then
+    if options.if_match and not options.if_match(dict.etag(current)) then
         return nil, { status = 412, detail = "the table is at "
-                                             .. upstreams.etag(current) }
+                                             .. dict.etag(current) }
     end
 
     local version = current + 1
