@@ -7,7 +7,10 @@ import { close, listen } from '../stack/server.ts';
 import { peersOf, startPeer } from './backends.ts';
 import { client, startOpenresty } from './openresty.ts';
 
-const open = await startOpenresty({ workers: 1 });
+const open = await startOpenresty({
+  workers: 1,
+  locations: 'location /other { proxy_pass http://web; }',
+});
 const { admin, web } = open;
 const path = '/v1/upstreams/web';
 
@@ -37,6 +40,15 @@ test('requests in a row share one connection for each peer', async () => {
       assert.deepEqual([connections, ...versions], [1, '1.1']);
     }
   }
+});
+
+test('locations share the connections of their upstream', async () => {
+  const peer = await startCounting();
+  await admin.write('PUT', path, { peers: { [peer.address]: {} } });
+  for (const location of ['/', '/other', '/', '/other']) {
+    assert.equal((await web.send('GET', location)).status, 200);
+  }
+  assert.equal(peer.connections, 1);
 });
 
 test('there are no more connections than requests at once', async () => {
