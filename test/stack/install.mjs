@@ -45,18 +45,21 @@ function onPath(command) {
 }
 
 /**
- * Where nginx is, and the `load_module` lines that give it Lua.
- * @returns {{ bin: string, modules: string[] } | undefined}
+ * Where nginx is, its version, and the modules to load that give it Lua.
+ * @returns {{ bin: string, version: string, modules: string[] } | undefined}
  */
 export function findNginx() {
   for (const name of ['openresty', 'nginx']) {
     const bin = onPath(name);
     if (bin === undefined) continue;
     const build = spawnSync(bin, ['-V'], { encoding: 'utf8' }).stderr ?? '';
-    if (/--add-module=\S*(ngx_lua|lua-nginx-module)/.test(build)) return { bin, modules: [] };
+    const version = /nginx version: \w+\/([\d.]+)/.exec(build)?.[1] ?? '';
+    if (/--add-module=\S*(ngx_lua|lua-nginx-module)/.test(build)) {
+      return { bin, version, modules: [] };
+    }
     const folder = /--modules-path=(\S+)/.exec(build)?.[1] ?? '/usr/lib/nginx/modules';
     const modules = ['ndk_http_module.so', 'ngx_http_lua_module.so'].map((f) => join(folder, f));
-    if (modules.every((path) => existsSync(path))) return { bin, modules };
+    if (modules.every((path) => existsSync(path))) return { bin, version, modules };
   }
   return undefined;
 }
