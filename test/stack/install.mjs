@@ -3,7 +3,7 @@
 // the Lua module, Consul, and the tools of the tests. Plain JavaScript on
 // Node's own modules, since it runs before anything is installed.
 //
-//   node test/stack/install.mjs serve [check] [bench] [compose]
+//   node test/stack/install.mjs serve [check] [bench] [nginx] [compose]
 
 import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
@@ -24,6 +24,7 @@ const packages = {
     faketime: 'faketime',
   },
   bench: { wrk: 'wrk' },
+  nginx: { debootstrap: 'debootstrap' },
   compose: {
     podman: 'podman',
     'podman-compose': 'podman-compose',
