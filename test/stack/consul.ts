@@ -81,6 +81,10 @@ export class Consul {
     return this.#child?.pid;
   }
 
+  get isUp(): boolean {
+    return this.#child !== undefined && isRunning(this.#child);
+  }
+
   /** Starts the server (again) and waits until it leads. */
   async up(): Promise<void> {
     const bin = findConsul();

@@ -1,14 +1,16 @@
 // `npm start`: Consul, OpenResty, three backends and the agent on this machine,
-// until Ctrl-C.
-import { spawn } from 'node:child_process';
+// until Ctrl-C. Whoever is killed is said to be gone, and started again when asked.
+
 import { writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
 import { join } from 'node:path';
 import { Backend } from './backend.ts';
 import { Consul } from './consul.ts';
+import { agentPart, capital, consulPart, nginxPart, type Part } from './demo-parts.ts';
 import { temporaryFolder } from './folder.ts';
-import { checkout } from './install.mjs';
 import { Nginx } from './nginx.ts';
-import { stop, until } from './process.ts';
+import { until } from './process.ts';
+import { close, listen } from './server.ts';
 import { tokenFile } from './token.ts';
 
 const names = ['blue', 'green', 'red'];
@@ -20,22 +22,19 @@ async function end(code: number): Promise<never> {
   process.exit(code);
 }
 
-function startAgent(config: string): void {
-  const main = join(checkout, 'dist/main.js');
-  const args = [main, 'run', '--config', config, '--log-format', 'pretty'];
-  const agent = spawn(process.execPath, args, { detached: true, stdio: 'inherit' });
-  const onExit = (code: number | null) => {
-    process.stderr.write(`The agent ended (${code}).\n`);
-    void end(1);
-  };
-  agent.once('exit', onExit);
-  undo.push(() => {
-    agent.off('exit', onExit);
-    return stop(agent);
-  });
+function say(text: string): void {
+  process.stdout.write(`\n${text}\n\n`);
 }
 
-function guide(nginx: Nginx, consul: Consul, backends: Backend[], config: string): string {
+/** @param control address of the server that starts parts again */
+function guide(
+  nginx: Nginx,
+  consul: Consul,
+  backends: Backend[],
+  config: string,
+  parts: Part[],
+  control: string,
+): string {
   const agent = `${consul.address}/v1/agent`;
   return `
 Reloadless is up: ${names.join(', ')} take turns behind OpenResty.
@@ -43,7 +42,6 @@ Reloadless is up: ${names.join(', ')} take turns behind OpenResty.
   requests     ${nginx.url}/
   admin API    ${nginx.admin}/v1/upstreams, for who has the token of ${tokenFile}
   Consul       ${consul.address}/ui
-  pids         nginx ${nginx.pid}, its workers ${nginx.workers().join(' and ')}: they stay
 
 Try, in another terminal:
 
@@ -70,9 +68,65 @@ Try, in another terminal:
   node dist/main.js status --config ${config}
   node dist/main.js sync --dry-run --config ${config}
 
-Ctrl-C stops everything. What the agent does:
+Kill what you like:
 
+${parts.map((part) => commands(part, control)).join('\n\n')}
+
+Ctrl-C stops everything. What the agent does:
 `;
+}
+
+/** How to kill a part, and how to start it again. */
+function commands(part: Part, control: string): string {
+  return `${part.kills()}
+
+  # start ${part.name} again
+  curl -X POST ${control}/start/${part.id}`;
+}
+
+/** Says of each part once that it has ended. @returns a function that stops that */
+function watch(parts: Part[], control: string): () => void {
+  const gone = new Set<Part>();
+  const timer = setInterval(() => {
+    for (const part of parts) {
+      const news = part.news?.();
+      if (news !== undefined) say(`${news}\n\n${part.kills()}`);
+      if (part.isUp()) gone.delete(part);
+      else if (!gone.has(part)) {
+        gone.add(part);
+        say(`${part.absence()}\n\n  curl -X POST ${control}/start/${part.id}`);
+      }
+    }
+  }, 100);
+  return () => clearInterval(timer);
+}
+
+/** A server on loopback that starts parts again when it is asked to. @returns its address */
+async function startControl(parts: Part[]): Promise<string> {
+  let last: Promise<unknown> = Promise.resolve();
+  async function startAgain(part: Part): Promise<string> {
+    if (part.isUp()) return `${part.name} has not ended.\n`;
+    await part.up();
+    say(`${capital(part.name)} is up again.\n\n${part.kills()}`);
+    return `${part.name} is up again.\n`;
+  }
+  const server = createServer(({ method, url }, response) => {
+    const part = parts.find(({ id }) => url === `/start/${id}`);
+    if (method !== 'POST' || part === undefined) {
+      response.writeHead(404).end(`POST to /start/NAME: ${parts.map(({ id }) => id).join(', ')}\n`);
+      return;
+    }
+    // One after the other, so that two who ask do not start it twice.
+    last = last
+      .then(() => startAgain(part))
+      .then(
+        (text) => response.end(text),
+        (error) => response.writeHead(500).end(`${error}\n`),
+      );
+  });
+  const address = await listen(server);
+  undo.push(() => close(server));
+  return `http://${address}`;
 }
 
 async function main(): Promise<void> {
@@ -100,7 +154,10 @@ async function main(): Promise<void> {
         }
     }`,
   });
-  undo.push(() => nginx.stop());
+  undo.push(async () => {
+    await nginx.stop();
+    for (const pid of nginx.orphans()) process.kill(pid, 'SIGTERM');
+  });
 
   const backends: Backend[] = [];
   for (const name of names) {
@@ -125,13 +182,18 @@ snapshot: ${nginx.snapshot}
 upstreams: { web: {} }
 `,
   );
-  startAgent(config);
+  const agent = agentPart(config);
+  undo.push(() => agent.stop());
+  await agent.up();
   await until('a request is served', async () => (await fetch(nginx.url)).ok);
-  process.stdout.write(guide(nginx, consul, backends, config));
+
+  const parts = [agent, consulPart(consul), nginxPart(nginx)];
+  const control = await startControl(parts);
+  process.stdout.write(guide(nginx, consul, backends, config, parts, control));
+  undo.push(watch(parts, control));
 }
 
-process.once('SIGINT', () => void end(0));
-process.once('SIGTERM', () => void end(0));
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => void end(0));
 main().catch((error: unknown) => {
   process.stderr.write(`${error}\n`);
   return end(1);

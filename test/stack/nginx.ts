@@ -1,9 +1,16 @@
-import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import got from 'got';
 import { checkout, findNginx } from './install.mjs';
 import { freePort } from './ports.ts';
-import { isRunning, start, stop, tail, until } from './process.ts';
+import { exists, isRunning, start, stop, tail, until } from './process.ts';
 import { authorization, tokenFile } from './token.ts';
 
 export interface NginxOptions {
@@ -146,6 +153,11 @@ ${options.http({ port: this.port, adminPort: this.adminPort })}
     return this.#daemon ? this.#masters()[0] : this.#child?.pid;
   }
 
+  /** Whether the master that `up` has started lives. */
+  get isUp(): boolean {
+    return this.#child !== undefined && isRunning(this.#child);
+  }
+
   /** Those of an nginx in the background, the newer one first. */
   #masters(): number[] {
     const files = ['nginx.pid', 'nginx.pid.oldbin'].map((name) => join(this.#folder, name));
@@ -159,7 +171,16 @@ ${options.http({ port: this.port, adminPort: this.adminPort })}
   /** The pids of the workers that serve now, in order. */
   workers(): number[] {
     const path = `/proc/${this.pid}/task/${this.pid}/children`;
-    return readFileSync(path, 'utf8').trim().split(' ').map(Number).sort();
+    return (readFileSync(path, 'utf8').match(/\d+/g) ?? []).map(Number).sort();
+  }
+
+  /** The workers that a killed master has left: they serve on, in the process group that it led. */
+  orphans(): number[] {
+    const group = this.#child?.pid;
+    if (group === undefined || this.isUp) return [];
+    return readdirSync('/proc')
+      .map(Number)
+      .filter((pid) => isWorker(pid, group));
   }
 
   /** Starts nginx (again) and waits until it listens. */
@@ -212,11 +233,12 @@ ${options.http({ port: this.port, adminPort: this.adminPort })}
   }
 }
 
-function exists(pid: number): boolean {
+function isWorker(pid: number, group: number): boolean {
   try {
-    // A zombie waiting for init still has an entry; its state is Z.
-    return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    return new RegExp(`^\\d+ \\(nginx\\) [^Z] \\d+ ${group} `).test(stat);
   } catch {
+    // No process, or no longer.
     return false;
   }
 }

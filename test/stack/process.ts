@@ -24,6 +24,16 @@ export function isRunning(child: ChildProcess): boolean {
   return child.exitCode === null && child.signalCode === null;
 }
 
+/** Whether the process lives, be it ours or not. */
+export function exists(pid: number): boolean {
+  try {
+    // A zombie waiting for init still has an entry; its state is Z.
+    return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+  } catch {
+    return false;
+  }
+}
+
 /** Sends the signal and waits until the process is gone; SIGKILL after 10 s. */
 export async function stop(child: ChildProcess, signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
   if (!isRunning(child)) return;
