@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs';
-import { lstat, open, readdir, rename, rm } from 'node:fs/promises';
+import { lstat, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import {
   decodeSnapshot,
@@ -45,7 +45,7 @@ export function loadSnapshot(path: string): ReadSnapshot | undefined {
   return bytes && decodeSnapshot(bytes);
 }
 
-/** Writes a snapshot. Everybody may read it: nginx does. */
+/** Writes a snapshot. Its group may read it: an nginx whose master is not root. */
 export async function saveSnapshot(path: string, snapshot: Snapshot): Promise<void> {
   await replaceFile(path, encodeSnapshot(snapshot));
 }
@@ -58,9 +58,14 @@ export async function replaceFile(path: string, bytes: Buffer): Promise<void> {
   const temporary = `${path}.${randomBytes(8).toString('hex')}.tmp`;
   try {
     // x: fails where anything is, a symbolic link too
-    const file = await open(temporary, 'wx', 0o644);
+    const file = await open(temporary, 'wx', 0o640);
     try {
-      await file.chmod(0o644);
+      await file.chmod(0o640);
+      // What root writes is for whoever has the folder: the agent must read it.
+      if (process.getuid?.() === 0) {
+        const { uid, gid } = await stat(dirname(path));
+        await file.chown(uid, gid);
+      }
       await file.writeFile(bytes);
       await file.sync();
     } finally {

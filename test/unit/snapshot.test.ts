@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import {
+  chownSync,
   lstatSync,
   mkdirSync,
   readdirSync,
@@ -51,12 +52,24 @@ test('the checksum is the CRC-32 that everybody means', () => {
   assert.match(head, /"crc32":3617195308\b/);
 });
 
-test('what was saved is loaded, and everybody may read it', async () => {
+test('what was saved is loaded, and no other user may read it', async () => {
   const path = join(folder, 'whole');
   await saveSnapshot(path, snapshot);
   assert.deepEqual(loadSnapshot(path), { ...snapshot, leftOut: [] });
-  assert.equal(statSync(path).mode & 0o777, 0o644);
+  assert.equal(statSync(path).mode & 0o777, 0o640);
   assert.deepEqual(readdirSync(folder), ['whole']);
+});
+
+test('what root saves belongs to whoever has the folder', async (t) => {
+  if (process.getuid?.() !== 0) return t.skip('only root gives files away');
+  const own = join(folder, 'own');
+  mkdirSync(own);
+  chownSync(own, 12_345, 23_456);
+  const path = join(own, 'snapshot');
+  await saveSnapshot(path, snapshot);
+  const { uid, gid } = statSync(path);
+  assert.deepEqual([uid, gid], [12_345, 23_456]);
+  rmSync(own, { recursive: true });
 });
 
 test('no file is no snapshot', () => {
