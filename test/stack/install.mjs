@@ -3,7 +3,7 @@
 // the Lua module, Consul, and the tools of the tests. Plain JavaScript on
 // Node's own modules, since it runs before anything is installed.
 //
-//   node test/stack/install.mjs serve [check] [bench] [nginx] [compose]
+//   node test/stack/install.mjs serve [check] [bench] [nginx] [service] [compose]
 
 import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
@@ -25,6 +25,7 @@ const packages = {
   },
   bench: { wrk: 'wrk' },
   nginx: { debootstrap: 'debootstrap' },
+  service: { debootstrap: 'debootstrap', iproute2: 'ip' },
   compose: {
     podman: 'podman',
     'podman-compose': 'podman-compose',
