@@ -86,16 +86,16 @@ function commands(part: Part, control: string): string {
 
 /** Says of each part once that it has ended. @returns a function that stops that */
 function watch(parts: Part[], control: string): () => void {
-  const gone = new Set<Part>();
+  /** How often in a row it was found to have ended. */
+  const gone = new Map<Part, number>();
   const timer = setInterval(() => {
     for (const part of parts) {
       const news = part.news?.();
       if (news !== undefined) say(`${news}\n\n${part.kills()}`);
-      if (part.isUp()) gone.delete(part);
-      else if (!gone.has(part)) {
-        gone.add(part);
-        say(`${part.absence()}\n\n  curl -X POST ${control}/start/${part.id}`);
-      }
+      const times = part.isUp() ? 0 : (gone.get(part) ?? 0) + 1;
+      gone.set(part, times);
+      // By the second time workers that were killed with their master are gone, too.
+      if (times === 2) say(`${part.absence()}\n\n  curl -X POST ${control}/start/${part.id}`);
     }
   }, 100);
   return () => clearInterval(timer);
