@@ -7,6 +7,7 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
@@ -49,7 +50,7 @@ async function makeBase(): Promise<string> {
   writeFileSync(join(root, 'etc/hosts'), '127.0.0.1 localhost machine\n::1 localhost\n');
   // Nobody sits before it.
   for (const unit of ['getty.target', 'console-getty.service']) {
-    await execute('systemctl', ['--quiet', `--root=${root}`, 'mask', unit]);
+    symlinkSync('/dev/null', join(root, 'etc/systemd/system', unit));
   }
   await addNode(root);
   renameSync(root, base);
@@ -64,7 +65,7 @@ async function addNode(root: string): Promise<void> {
   cpSync(join(await npm('root', '--global'), 'npm'), join(local, 'lib/node_modules/npm'), {
     recursive: true,
   });
-  await execute('ln', ['-s', '../lib/node_modules/npm/bin/npm-cli.js', join(local, 'bin/npm')]);
+  symlinkSync('../lib/node_modules/npm/bin/npm-cli.js', join(local, 'bin/npm'));
   const configured = await npm('config', 'get', 'cafile');
   const authorities = configured === 'null' ? process.env.NODE_EXTRA_CA_CERTS : configured;
   let npmrc = `registry=${await npm('config', 'get', 'registry')}\n`;
@@ -89,7 +90,9 @@ export class Machine {
     this.#child = child;
   }
 
+  /** @throws Error where that cannot be done: not as root, or without a Debian mirror */
   static async boot(): Promise<Machine> {
+    if (process.getuid?.() !== 0) throw new Error('a machine has namespaces: run this as root');
     const script = fileURLToPath(new URL('machine.sh', import.meta.url));
     const work = join(store, 'machine');
     const [command = '', ...args] = [...confined, 'sh', script, await makeBase(), work];
@@ -111,12 +114,16 @@ export class Machine {
 
   /** @param before pid of the systemd that runs no more */
   async #booted(before: number | undefined): Promise<void> {
-    await until('the machine is up', async () => {
-      if (!isRunning(this.#child)) throw new Error(`machine.sh ended: ${this.#child.exitCode}`);
-      if (this.#init === before) return false;
-      const { stdout } = await this.try('systemctl is-system-running');
-      return /running|degraded/.test(stdout);
-    });
+    await until(
+      'the machine is up',
+      async () => {
+        if (!isRunning(this.#child)) throw new Error(`machine.sh ended: ${this.#child.exitCode}`);
+        if (this.#init === before) return false;
+        const { stdout } = await this.try('systemctl is-system-running');
+        return /running|degraded/.test(stdout);
+      },
+      60,
+    );
   }
 
   /** The path outside of a file in it. */

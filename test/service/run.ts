@@ -94,7 +94,10 @@ async function prepare(): Promise<void> {
   if (bin === undefined) throw new Error('no consul: run node test/stack/install.mjs serve');
   copyFileSync(bin, machine.path('/usr/local/bin/consul'));
   mkdirSync(machine.path('/etc/consul'));
-  write('/etc/consul/services.json', JSON.stringify({ services }));
+  write(
+    '/etc/consul/consul.json',
+    JSON.stringify({ services, performance: { raft_multiplier: 1 } }),
+  );
   write('/etc/systemd/system/consul.service', consulUnit);
   write('/etc/nginx/conf.d/backends.conf', backends);
   const hosts = readFileSync(machine.path('/etc/hosts'), 'utf8');
@@ -210,12 +213,13 @@ async function check(): Promise<void> {
 
   await step('the unit never gives up', async () => {
     write('/etc/reloadless/reloadless.yml', `${config}\nbad: 1\n`);
-    await machine.run('systemctl kill --signal=KILL reloadless');
-    // systemd's own limit is 5 starts within 10 s.
-    await until('it is started for the eighth time', async () => {
+    // systemd's own limit is 5 starts within 10 s, whoever starts it.
+    await machine.run('for i in 1 2 3 4 5 6 7 8; do systemctl restart reloadless; done');
+    await until('it ends and is started again', async () => {
       assert.notEqual(await property('ActiveState'), 'failed');
-      return Number(await property('NRestarts')) >= 8;
+      return Number(await property('NRestarts')) >= 2;
     });
+    await machine.run('systemctl kill --signal=KILL reloadless');
     write('/etc/reloadless/reloadless.yml', config);
     await until('it runs', async () => (await property('SubState')) === 'running');
     await maintenance('green', true);
