@@ -87,7 +87,8 @@ export function nginxPart(nginx: Nginx): Part {
       return `Worker ${gone.join(', ')} of OpenResty has ended. Its master has started another: ${workers.join(', ')} serve.`;
     },
     async up() {
-      // What they are answering they answer to the end, and listen no more.
+      // What they are answering they answer to the end, and listen no more:
+      // docs/discoveries/killed-master.md.
       for (const pid of nginx.orphans()) process.kill(pid, 'SIGQUIT');
       await nginx.up();
       known = nginx.workers();
