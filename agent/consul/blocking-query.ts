@@ -1,13 +1,26 @@
 import { backoff, sleep } from '../util/backoff.ts';
-import type { ConsulClient, HealthAnswer, HealthQuery } from './api.ts';
-import { asConsulError, type ConsulError } from './error.ts';
+import { ConsulError } from './error.ts';
 import { createPace } from './pace.ts';
 
-export interface WatchOptions {
-  client: ConsulClient;
-  query: Omit<HealthQuery, 'block'>;
+/** What one query is to be, beside what it is about. */
+export interface Question {
+  /** Blocks until the index is higher or `wait` (in ms) has passed; absent: answers at once. */
+  block?: { index: bigint; wait: number };
+  /** Absent: as is usual for the query. */
+  consistency?: 'consistent';
+}
+
+export interface Answer<Content> {
+  /** undefined: the next query cannot build on it. */
+  index: bigint | undefined;
+  content: Content;
+}
+
+export interface BlockingQueryOptions<Content> {
+  /** Asks once. @throws ConsulError for all but a valid answer */
+  ask: (question: Question, signal: AbortSignal) => Promise<Answer<Content>>;
   /** @returns whether the content was another than before */
-  answered: (entries: unknown[]) => Promise<boolean> | boolean;
+  answered: (content: Content) => boolean;
   failed: (error: ConsulError) => void;
   /** How long Consul may hold a query, in ms. */
   wait: number;
@@ -24,16 +37,20 @@ const waitAfterError = 1_000;
 const calm = 30_000;
 
 /**
- * Watches one service until the signal is aborted, by the rules for blocking
+ * Asks again and again until the signal is aborted, by the rules for blocking
  * queries (developer.hashicorp.com/consul/api-docs/features/blocking).
  *
  * A return proves no change, so `answered` looks at the content. An index that
  * goes back is dropped and the content fetched at once. After an error the next
  * query does not block but is consistent, unless Consul has too much to do: what
  * happened meanwhile is learnt first.
+ *
+ * @throws what `ask` and `answered` throw that is no ConsulError: a fault of ours
  */
-export async function watchService(options: WatchOptions): Promise<void> {
-  const { client, query, wait, signal } = options;
+export async function repeatBlockingQuery<Content>(
+  options: BlockingQueryOptions<Content>,
+): Promise<void> {
+  const { ask, answered, failed, wait, signal } = options;
   const pace = createPace();
   let index: bigint | undefined;
   let failures = 0;
@@ -42,30 +59,30 @@ export async function watchService(options: WatchOptions): Promise<void> {
   let isUnsure = false;
   let patience = wait;
   while (!signal.aborted) {
-    let answer: HealthAnswer;
+    let answer: Answer<Content>;
     try {
       const block = index === undefined ? {} : { block: { index, wait: jitter(patience) } };
       // To other queries, a Consul that reads its log after a restart shows the past.
       const sure = !isUnsure ? {} : { consistency: 'consistent' as const };
-      answer = await client.health({ ...query, ...block, ...sure }, signal);
+      answer = await ask({ ...block, ...sure }, signal);
     } catch (error) {
       if (signal.aborted) return;
+      if (!(error instanceof ConsulError)) throw error;
       index = undefined;
-      const known = asConsulError(error, client.name);
       const time = performance.now();
       failures = time - failedAt > calm ? 1 : failures + 1;
       failedAt = time;
       patience = waitAfterError;
-      isUnsure = !known.isBusy;
-      options.failed(known);
-      await sleep(pauseAfter(known, failures), signal);
+      isUnsure = !error.isBusy;
+      failed(error);
+      await sleep(pauseAfter(error, failures), signal);
       continue;
     }
     isUnsure = false;
     if (index !== undefined) patience = Math.min(wait, patience * 2);
     const wentBack = index !== undefined && answer.index !== undefined && answer.index < index;
     index = wentBack ? undefined : answer.index;
-    const changed = !wentBack && (await options.answered(answer.entries));
+    const changed = !wentBack && answered(answer.content);
     const pause = pace.after(changed ? 'change' : 'no change');
     if (pause > 0) await sleep(pause, signal);
   }

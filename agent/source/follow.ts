@@ -1,6 +1,6 @@
 import type { Consistency, UpstreamConfig } from '../config/config.ts';
 import type { ConsulClient } from '../consul/api.ts';
-import { watchService } from '../consul/blocking-query.ts';
+import { type Answer, type Question, repeatBlockingQuery } from '../consul/blocking-query.ts';
 import { ConsulError } from '../consul/error.ts';
 import type { Peers } from '../state/document.ts';
 import type { FaultLog } from '../telemetry/bounded.ts';
@@ -126,12 +126,17 @@ export function follow(options: FollowOptions): Follower {
     panicked = panic;
   }
 
+  async function ask(question: Question, signal: AbortSignal): Promise<Answer<unknown[]>> {
+    const query = { service, filter, consistency, ...question };
+    const { index, entries } = await client.health(query, signal);
+    return { index, content: entries };
+  }
+
   async function watch(): Promise<void> {
     const { signal } = abort;
-    const query = { service, filter, consistency };
     while (!signal.aborted) {
       try {
-        await watchService({ client, query, answered: take, failed: options.failed, wait, signal });
+        await repeatBlockingQuery({ ask, answered: take, failed: options.failed, wait, signal });
       } catch (error) {
         await sleep(fault(error), signal);
       }

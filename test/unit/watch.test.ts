@@ -5,8 +5,8 @@ import { type TestContext, test } from 'node:test';
 import type { Consistency } from '../../agent/config/config.ts';
 import { resolveConfig } from '../../agent/config/resolve.ts';
 import { createConsulClient } from '../../agent/consul/api.ts';
-import { watchService } from '../../agent/consul/blocking-query.ts';
-import type { ConsulError } from '../../agent/consul/error.ts';
+import { repeatBlockingQuery } from '../../agent/consul/blocking-query.ts';
+import { ConsulError } from '../../agent/consul/error.ts';
 import { temporaryFolder } from '../stack/folder.ts';
 import { until } from '../stack/process.ts';
 import { cutOff, error, FakeConsul, ok, type Reply } from './fake-consul.ts';
@@ -34,9 +34,13 @@ async function watch(
   const client = createConsulClient(config.consul);
   const abort = new AbortController();
   const watched: Watched = { fake, answers: [], errors: [] };
-  const done = watchService({
-    client,
-    query: { service: 'web', filter: undefined, consistency },
+  let ended = false;
+  const done = repeatBlockingQuery<unknown[]>({
+    async ask(question, signal) {
+      const query = { service: 'web', filter: undefined, consistency, ...question };
+      const { index, entries } = await client.health(query, signal);
+      return { index, content: entries };
+    },
     answered(entries) {
       const changed = JSON.stringify(entries) !== JSON.stringify(watched.answers.at(-1));
       watched.answers.push(entries);
@@ -46,11 +50,17 @@ async function watch(
     wait: config.consul.wait,
     signal: abort.signal,
   });
+  done.finally(() => {
+    ended = true;
+  });
   t.after(async () => {
+    // Whatever was answered, it goes on.
+    const endedByItself = ended;
     abort.abort();
     await done;
     client.close();
     await fake.stop();
+    assert.equal(endedByItself, false, 'the loop has ended');
   });
   return watched;
 }
@@ -294,4 +304,29 @@ test('an index that Consul could not read back is none, and is not sent', async 
   assert.ok(watched.fake.indexes.every((index) => index === undefined));
   assert.match(watched.errors[0]?.message ?? '', /X-Consul-Index 99999999999999999999 is no index/);
   assert.ok(watched.fake.requests.length >= 2 && watched.fake.requests.length <= 20);
+});
+
+test('an error of ours leaves the loop, and is not laid to Consul', async () => {
+  const failures: ConsulError[] = [];
+  const asked: (() => { index: bigint; content: string })[] = [
+    () => ({ index: 1n, content: 'a' }),
+    () => {
+      throw new ConsulError('no answer');
+    },
+    () => {
+      throw new TypeError('x is not a function');
+    },
+  ];
+  const loop = repeatBlockingQuery({
+    ask: async () => (asked.shift() as () => { index: bigint; content: string })(),
+    answered: () => true,
+    failed: (error) => failures.push(error),
+    wait: 1000,
+    signal: new AbortController().signal,
+  });
+  await assert.rejects(loop, new TypeError('x is not a function'));
+  assert.deepEqual(
+    failures.map(({ message }) => message),
+    ['no answer'],
+  );
 });
