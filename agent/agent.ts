@@ -4,7 +4,7 @@ import { createTargets } from './openresty/targets.ts';
 import { readSnapshotFile, replaceFile } from './snapshot/file.ts';
 import { decodeSnapshot } from './snapshot/format.ts';
 import { createSnapshotWriter, type SnapshotWriter } from './snapshot/writer.ts';
-import { createWatches } from './source/watches.ts';
+import { createSources } from './source/sources.ts';
 import { ownDocument } from './state/desired.ts';
 import type { Document } from './state/document.ts';
 import { type Change, createState } from './state/state.ts';
@@ -13,7 +13,7 @@ import { type Log, reason } from './telemetry/log.ts';
 
 export interface Agent {
   /**
-   * Goes on with another configuration; watches and targets that stay the same
+   * Goes on with another configuration; sources and targets that stay the same
    * keep running.
    *
    * @throws Error when a token or a TLS file cannot be read; then nothing has changed
@@ -28,7 +28,7 @@ const defaultSnapshot = '/var/lib/reloadless/upstreams.snapshot';
 
 /**
  * Keeps every target at what Consul says, until stopped. This is where the
- * parts meet: watches tell the state what they see, and a change of the state
+ * parts meet: sources tell the state what they see, and a change of the state
  * wakes the targets and the snapshot.
  *
  * @throws Error when a token or a TLS file cannot be read
@@ -73,7 +73,7 @@ export function startAgent(first: Config, log: Log): Agent {
     });
   }
 
-  const watches = createWatches({ state, config: () => config, log });
+  const sources = createSources({ state, config: () => config, log });
   const targets = createTargets({
     state,
     learnt,
@@ -83,7 +83,7 @@ export function startAgent(first: Config, log: Log): Agent {
   });
 
   function reload(next: Config): void {
-    const applyWatches = watches.prepare(next.consul);
+    const applySources = sources.prepare(next.consul);
     const applyTargets = targets.prepare(next.openresty);
     const path = next.snapshot ?? defaultSnapshot;
     const isOtherSnapshot = snapshot === undefined || path !== (config.snapshot ?? defaultSnapshot);
@@ -96,7 +96,7 @@ export function startAgent(first: Config, log: Log): Agent {
       restore(path);
       snapshot = openSnapshot(path);
     }
-    applyWatches();
+    applySources();
     applyTargets();
     changed();
   }
@@ -132,7 +132,7 @@ export function startAgent(first: Config, log: Log): Agent {
   return {
     reload,
     async stop() {
-      watches.stop();
+      sources.stop();
       await Promise.all([targets.stop(), snapshot?.stop()]);
     },
   };

@@ -1,14 +1,14 @@
-import type { Config, UpstreamConfig } from '../config/config.ts';
+import type { Config } from '../config/config.ts';
 import { type Flags, loadConfig } from '../config/resolve.ts';
 import { type ConsulClient, createConsulClient } from '../consul/api.ts';
-import { asConsulError } from '../consul/error.ts';
+import { ConsulError } from '../consul/error.ts';
 import { createAdminClient } from '../openresty/admin.ts';
-import { readInstances } from '../source/instance.ts';
-import { columns, type Output } from './output.ts';
+import { describeSource, openSource, type SourceConfig } from '../source/source.ts';
+import { columns, type Output, outputLog } from './output.ts';
 
 /**
- * Checks the configuration and prints what it would watch. Unless `offline`, each
- * service is asked for once, which shows whether Consul takes its filter.
+ * Checks the configuration and prints what it would follow. Unless `offline`,
+ * each source is asked once, which shows whether Consul takes its filter.
  *
  * @returns the exit code: 1 when Consul did not answer, 2 when it refused a request
  * @throws ConfigError
@@ -24,11 +24,10 @@ export async function check(flags: Flags, offline: boolean, output: Output): Pro
   client.close();
   const rows = [...config.upstreams].map(([name, upstream]) => [
     name,
-    `service ${upstream.service}`,
-    upstream.filter ?? '',
+    describeSource(upstream.source),
     found?.seen.get(name) ?? '',
   ]);
-  for (const line of columns([['UPSTREAM', 'SERVICE', 'FILTER', 'NOW'], ...rows])) output.out(line);
+  for (const line of columns([['UPSTREAM', 'SOURCE', 'NOW'], ...rows])) output.out(line);
   return found?.code ?? 0;
 }
 
@@ -40,30 +39,23 @@ async function askForAll(
   const seen = new Map<string, string>();
   let code = 0;
 
-  async function ask(name: string, { service, filter, port }: UpstreamConfig): Promise<void> {
+  async function ask(upstream: string, source: SourceConfig): Promise<void> {
+    const { consistency = 'default', wait } = config.consul;
+    const log = outputLog(output);
+    const remembered = () => ({});
+    const options = { upstream, config: source, client, consistency, wait, log, remembered };
+    const opened = openSource(options);
     try {
-      const consistency = config.consul.consistency ?? 'default';
-      const query = { service, filter, consistency };
-      const { entries } = await client.health(query, AbortSignal.timeout(10_000));
-      seen.set(name, summary(entries, port));
+      seen.set(upstream, await opened.summary(AbortSignal.timeout(10_000)));
     } catch (error) {
-      const { message, ourFault } = asConsulError(error, client.name);
-      output.err(`reloadless: ${name}: ${message}`);
-      code = Math.max(code, ourFault ? 2 : 1);
+      if (!(error instanceof ConsulError)) throw error;
+      output.err(`reloadless: ${upstream}: ${error.message}`);
+      code = Math.max(code, error.ourFault ? 2 : 1);
+    } finally {
+      opened.stop();
     }
   }
 
-  await Promise.all([...config.upstreams].map(([name, upstream]) => ask(name, upstream)));
+  await Promise.all([...config.upstreams].map(([name, { source }]) => ask(name, source)));
   return { seen, code };
-}
-
-/** @returns such as `3 instances: 2 passing, 1 critical` */
-function summary(entries: unknown[], port: string | undefined): string {
-  const { instances, malformed } = readInstances(entries, port);
-  const counts = new Map<string, number>();
-  for (const { health } of instances) counts.set(health, (counts.get(health) ?? 0) + 1);
-  if (malformed.length > 0) counts.set('malformed', malformed.length);
-  if (counts.size === 0) return 'no instances';
-  const parts = [...counts].map(([health, count]) => `${count} ${health}`);
-  return `${entries.length} instance${entries.length === 1 ? '' : 's'}: ${parts.join(', ')}`;
 }

@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { FaultLog } from '../telemetry/bounded.ts';
 import { stderr, stdout, type Writer } from '../telemetry/writer.ts';
 
 /** Where a command that ends by itself writes its lines. */
@@ -14,6 +15,12 @@ export const terminal: Output = {
   out: (line) => writeOut(`${line}\n`),
   err: (line) => writeErr(`${line}\n`),
 };
+
+/** A log of which people at a terminal get what is amiss. */
+export function outputLog({ err }: Output): FaultLog {
+  const say = (_: unknown, line: string) => err(line);
+  return { debug() {}, info() {}, warn: say, error: say };
+}
 
 export function writeOut(text: string): void {
   stdout.write(text, (error) => {

@@ -5,14 +5,14 @@ import { describeHolder, identify } from '../openresty/lease.ts';
 import { describe } from '../openresty/left-out.ts';
 import { push } from '../openresty/push.ts';
 import { saveSnapshot } from '../snapshot/file.ts';
-import { fetchUpstream } from '../source/fetch.ts';
+import { openSource } from '../source/source.ts';
 import { allNames, difference, ownDocument } from '../state/desired.ts';
 import { type Document, entry } from '../state/document.ts';
-import { isBelievable } from '../state/holds/empty.ts';
+import type { HoldKind } from '../state/hold.ts';
 import type { DocumentPatch } from '../state/parts.ts';
 import { createState, type State } from '../state/state.ts';
 import { reason } from '../telemetry/log.ts';
-import type { Output } from './output.ts';
+import { type Output, outputLog } from './output.ts';
 import { retry } from './retry.ts';
 
 export interface SyncOptions {
@@ -59,7 +59,7 @@ async function syncAll(
 ): Promise<number> {
   // Before anything is changed: a token file may be missing.
   const clients = config.openresty.map(createAdminClient);
-  const state = await readConsul(config, output, signal);
+  const state = await readSources(config, output, signal);
   let failed = false;
   let differs = false;
   for (const client of clients) {
@@ -87,27 +87,36 @@ async function syncAll(
   return dryRun && exitCode && differs ? 3 : 0;
 }
 
-/** Asks for every service once. */
-async function readConsul(config: Config, output: Output, signal: AbortSignal): Promise<State> {
+/** Asks every source once, and once more where its answer is in doubt. */
+async function readSources(config: Config, output: Output, signal: AbortSignal): Promise<State> {
   const client = createConsulClient(config.consul);
-  const consistency = config.consul.consistency ?? 'default';
   const state = createState(() => {});
   state.declare(declaredBy(config), true);
+  const sources = [...config.upstreams].map(([name, { source }]) => {
+    const { consistency = 'default', wait } = config.consul;
+    const log = outputLog(output);
+    const remembered = () => ({});
+    const options = { upstream: name, config: source, client, consistency, wait, log, remembered };
+    return { name, source: openSource(options) };
+  });
   try {
     await Promise.all(
-      [...config.upstreams].map(async ([name, upstream]) => {
-        const answer = await retry(
-          () => fetchUpstream(client, upstream, consistency, signal),
-          signal,
-        );
-        for (const line of answer.malformed) output.err(`${name}: left out: ${line}`);
-        state.observe(name, answer, 0);
+      sources.map(async ({ name, source }) => {
+        state.observe(name, await retry(() => source.read(signal), signal), 0);
+      }),
+    );
+    await Promise.all(
+      sources.map(async ({ name, source }) => {
+        const held = state.get(name)?.held;
+        if (held === undefined) return;
+        const observation = await retry(() => source.confirm(signal), signal);
+        state.confirm(name, held, observation, 0);
       }),
     );
   } finally {
+    for (const { source } of sources) source.stop();
     client.close();
   }
-  for (const name of state.due(0)) state.believe(name, 0);
   return state;
 }
 
@@ -143,21 +152,20 @@ async function syncTarget(
   return { faults, differs: patch !== undefined };
 }
 
-/** Peers of a target that Consul no longer shows, and that we do not believe to be gone. */
+/** Peers of a target that are not observed any more, and that we do not believe to be gone. */
 function keepDoubtful(document: Document, config: Config, state: State): string[] {
-  const kept: string[] = [];
+  const kept = new Map<HoldKind, string[]>();
   for (const name of state.names()) {
     const upstream = entry(document.upstreams, name);
-    if (state.get(name)?.held === undefined || upstream?.owner !== config.owner) continue;
+    const [kind] = state.get(name)?.held?.doubts.keys() ?? [];
+    if (kind === undefined || upstream?.owner !== config.owner) continue;
     state.remember(name, upstream.peers);
     const count = Object.keys(upstream.peers).length;
-    if (count > 0) kept.push(`${name} keeps its ${count} peers`);
+    if (count > 0) kept.set(kind, [...(kept.get(kind) ?? []), `${name} keeps its ${count} peers`]);
   }
-  if (kept.length === 0) return [];
-  const why = isBelievable(state.overview())
-    ? 'hold_empty: 0 would remove them'
-    : 'nor does it show one of any service';
-  return [`${kept.join(', ')}, though Consul shows no instance: ${why}`];
+  return [...kept].map(([kind, which]) => {
+    return `${which.join(', ')}, though ${kind.kept(state.overview())}`;
+  });
 }
 
 function printPatch(target: string, patch: DocumentPatch | undefined, output: Output): void {

@@ -1,4 +1,4 @@
-import type { HealthPolicy } from '../source/serving.ts';
+import type { SourceConfig } from '../source/source.ts';
 import type { Settings } from '../state/document.ts';
 import type { Declared } from '../state/state.ts';
 import type { Endpoint } from './address.ts';
@@ -33,13 +33,8 @@ export interface TargetConfig {
 }
 
 export interface UpstreamConfig {
-  service: string;
-  /** The name of the port, of a service that has several; undefined: the default one. */
-  port: string | undefined;
-  /** Consul's filter expression, the tags included. */
-  filter: string | undefined;
-  health: HealthPolicy;
-  /** How long the last peers are kept when the service has no instance, in ms. */
+  source: SourceConfig;
+  /** How long the last peers are kept when it has no instance, in ms. */
   hold_empty: number;
   settings: Settings;
 }

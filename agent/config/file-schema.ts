@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { type SourceConfig, sourceKinds } from '../source/source.ts';
 import * as field from '../state/field-checks.ts';
 import { durationForm, parseDuration } from './duration.ts';
 
@@ -10,25 +11,6 @@ const duration = z.unknown().transform((value, context) => {
   context.addIssue({ code: 'custom', message: durationForm });
   return z.NEVER;
 });
-
-/** `off`, or percent. YAML 1.1 readers take a bare off for false. */
-const panicThreshold = field
-  .expected<'off' | false | number>(
-    (value) => value === 'off' || value === false || isPercent(value),
-    'off or a number from 0 to 100',
-  )
-  .transform((value) => (typeof value === 'number' ? value : ('off' as const)));
-
-function isPercent(value: unknown): boolean {
-  return typeof value === 'number' && value >= 0 && value <= 100;
-}
-
-function oneOf<const T extends string>(...values: T[]) {
-  return field.expected<T>(
-    (value) => values.some((one) => one === value),
-    `one of ${values.join(', ')}`,
-  );
-}
 
 const tls = z.strictObject({
   ca_file: anyText.exactOptional(),
@@ -43,7 +25,7 @@ export const consulSchema = z.strictObject({
   token_file: anyText.exactOptional(),
   datacenter: anyText.exactOptional(),
   namespace: anyText.exactOptional(),
-  consistency: oneOf('stale', 'default', 'consistent').exactOptional(),
+  consistency: field.oneOf('stale', 'default', 'consistent').exactOptional(),
   wait: duration
     .refine((seconds) => seconds >= 1 && seconds <= 600, 'a duration from 1s to 10m')
     .exactOptional(),
@@ -51,16 +33,22 @@ export const consulSchema = z.strictObject({
   tls: tls.exactOptional(),
 });
 
+const kindNames = Object.keys(sourceKinds) as SourceConfig['kind'][];
+const kindKeys: object = Object.assign({}, ...Object.values(sourceKinds).map(({ keys }) => keys));
+
+export const defaultKind: SourceConfig['kind'] = 'health';
+
 const upstream = z
   .strictObject({
-    service: anyText.exactOptional(),
-    port: anyText.exactOptional(),
-    tags: z.array(anyText).exactOptional(),
-    filter: anyText.exactOptional(),
-    min_health: oneOf('passing', 'warning').exactOptional(),
-    panic_threshold: panicThreshold.exactOptional(),
+    source: field.oneOf(...kindNames).exactOptional(),
+    ...kindKeys,
     hold_empty: duration.exactOptional(),
     ...field.settings(duration),
+  })
+  .superRefine((value, context) => {
+    const { keys: own } = sourceKinds[value.source ?? defaultKind];
+    const keys = Object.keys(value).filter((key) => key in kindKeys && !(key in own));
+    if (keys.length > 0) context.addIssue({ code: 'unrecognized_keys', keys, input: value });
   })
   .refine(field.hasHashKey, field.hashKeyMissing);
 
@@ -83,8 +71,8 @@ export const fileSchema = z.strictObject({
     .exactOptional(),
   log: z
     .strictObject({
-      level: oneOf(...logLevels).exactOptional(),
-      format: oneOf('json', 'pretty').exactOptional(),
+      level: field.oneOf(...logLevels).exactOptional(),
+      format: field.oneOf('json', 'pretty').exactOptional(),
     })
     .exactOptional(),
 });

@@ -1,4 +1,6 @@
 import { existsSync } from 'node:fs';
+import { sourceKinds } from '../source/source.ts';
+import type { Settings } from '../state/document.ts';
 import { isUpstreamName, upstreamName } from '../state/field-checks.ts';
 import { isLoopback, parseEndpoint } from './address.ts';
 import {
@@ -11,7 +13,7 @@ import {
 import { type ConsulEnvironment, consulEnvironment } from './environment.ts';
 import { ConfigError } from './error.ts';
 import { readConfigFile } from './file.ts';
-import type { FileConfig, UpstreamFileConfig } from './file-schema.ts';
+import { defaultKind, type FileConfig, type UpstreamFileConfig } from './file-schema.ts';
 
 /** What a command line may say; undefined where it says nothing. */
 export interface Flags {
@@ -180,25 +182,18 @@ function resolveUpstreams(
   return upstreams;
 }
 
-function resolveUpstream(name: string, upstream: UpstreamFileConfig): UpstreamConfig {
-  const { service, port, tags, filter, min_health, panic_threshold, hold_empty, ...settings } =
-    upstream;
-  return {
-    service: service ?? name,
-    port,
-    filter: filterExpression(tags ?? [], filter),
-    health: {
-      min_health: min_health ?? 'warning',
-      panic_threshold: panic_threshold === 'off' ? undefined : (panic_threshold ?? 0),
-    },
-    hold_empty: (hold_empty ?? 60) * 1000,
-    settings,
+function resolveUpstream(
+  name: string,
+  { source = defaultKind, hold_empty = 60, ...written }: UpstreamFileConfig,
+): UpstreamConfig {
+  const kind = sourceKinds[source];
+  const isOfSource = (key: string) => key in kind.keys;
+  const part = (isWanted: (key: string) => boolean) => {
+    return Object.fromEntries(Object.entries(written).filter(([key]) => isWanted(key)));
   };
-}
-
-/** Tags become part of the filter: Consul deprecates the `tag` parameter in its favour. */
-function filterExpression(tags: string[], filter: string | undefined): string | undefined {
-  const terms = tags.map((tag) => `${JSON.stringify(tag)} in Service.Tags`);
-  if (filter !== undefined) terms.push(terms.length > 0 ? `(${filter})` : filter);
-  return terms.length > 0 ? terms.join(' and ') : undefined;
+  return {
+    source: kind.configure(name, part(isOfSource)),
+    hold_empty: hold_empty * 1000,
+    settings: part((key) => !isOfSource(key)) as Settings,
+  };
 }

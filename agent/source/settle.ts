@@ -1,24 +1,27 @@
-import { asConsulError } from '../consul/error.ts';
+import { ConsulError } from '../consul/error.ts';
+import type { Observation } from '../state/hold.ts';
 import type { State } from '../state/state.ts';
 import type { FaultLog } from '../telemetry/bounded.ts';
 import { backoff } from '../util/backoff.ts';
+import { sayFault } from './follow.ts';
 
 export interface Settler {
-  /** Looks at what is held; does nothing while it is still at it. */
-  settle(): Promise<void>;
+  /** Looks at what is held now, and again until nothing is. */
+  settle(): void;
   /** What could not be confirmed of the upstream is of no matter any more. */
   forget(upstream: string): void;
+  stop(): void;
 }
 
 export interface SettleOptions {
   state: State;
   /**
-   * Asks once more about a held observation.
+   * Observes an upstream once more, and surely.
    *
-   * @returns whether it is true; false: something else has been observed
+   * @returns undefined when it is not followed any more
    * @throws ConsulError while it cannot be told
    */
-  confirm: (upstream: string) => Promise<boolean>;
+  confirm: (upstream: string) => Promise<Observation | undefined>;
   log: FaultLog;
   /** In ms. */
   now: () => number;
@@ -32,39 +35,56 @@ interface Doubt {
   again: number;
 }
 
-/** Believes held observations whose time has come, once they are confirmed. */
+/** Between two looks at what is held, in ms. */
+const interval = 1000;
+
+/** Has held observations confirmed whose time has come, so that they are believed. */
 export function createSettler({ state, confirm, log, now }: SettleOptions): Settler {
   const doubts = new Map<string, Doubt>();
-  let settling = false;
+  const confirming = new Set<string>();
+  let timer: NodeJS.Timeout | undefined;
 
   async function settleOne(upstream: string): Promise<void> {
+    const held = state.get(upstream)?.held;
+    if (held === undefined || confirming.has(upstream)) return;
+    confirming.add(upstream);
     try {
-      const isTrue = await confirm(upstream);
+      const observation = await confirm(upstream);
       doubts.delete(upstream);
-      if (isTrue) state.believe(upstream, now());
+      if (observation !== undefined) state.confirm(upstream, held, observation, now());
     } catch (error) {
       doubt(upstream, error);
     }
+    confirming.delete(upstream);
   }
 
   /** Said once: it may well last, as the rights of a token do. */
   function doubt(upstream: string, error: unknown): void {
-    const { message } = asConsulError(error, upstream);
+    const message = String(error);
     const last = doubts.get(upstream);
     const failures = (last?.failures ?? 0) + 1;
     doubts.set(upstream, { message, failures, again: now() + backoff(failures, 1000, 30_000) });
     if (message === last?.message) return;
-    log.error({ upstream, err: error }, `${upstream}: ${message}: its last peers stay`);
+    if (error instanceof ConsulError) {
+      log.error({ upstream, err: error }, `${upstream}: ${error.message}: its last peers stay`);
+    } else {
+      sayFault(log, 'error', upstream, error);
+    }
+  }
+
+  function settle(): void {
+    const due = state.due(now()).filter((name) => now() >= (doubts.get(name)?.again ?? 0));
+    for (const upstream of due) settleOne(upstream);
+    if (!state.isHolding) return;
+    timer ??= setTimeout(() => {
+      timer = undefined;
+      settle();
+    }, interval);
   }
 
   return {
-    async settle() {
-      if (settling) return;
-      settling = true;
-      const due = state.due(now()).filter((name) => now() >= (doubts.get(name)?.again ?? 0));
-      await Promise.all(due.map(settleOne));
-      settling = false;
-    },
+    settle,
     forget: (upstream) => doubts.delete(upstream),
+    stop: () => clearTimeout(timer),
   };
 }

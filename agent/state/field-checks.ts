@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { type Balance, balances } from './balances.ts';
+import { balances } from './balances.ts';
 
 /**
  * The fields of the document, each with what it may hold. The same rules stand
@@ -51,10 +51,11 @@ export const boolean = expected<boolean>((value) => typeof value === 'boolean', 
 export const owner = text(1, 128);
 export const zone = text(1, 255);
 
-export const balance = expected<Balance>(
-  (value) => balances.some((name) => name === value),
-  `one of ${balances.join(', ')}`,
-);
+export function oneOf<const T extends string>(...values: T[]) {
+  return expected<T>((value) => values.some((one) => one === value), `one of ${values.join(', ')}`);
+}
+
+export const balance = oneOf(...balances);
 
 export const hashKey = expected<string>(
   (value) =>

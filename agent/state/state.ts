@@ -1,7 +1,8 @@
 import { type PeerChanges, peerChanges } from './changes.ts';
 import type { Wanted } from './desired.ts';
 import type { Peers, Settings } from './document.ts';
-import { type Held, holdKinds, type Observation, type Overview } from './hold.ts';
+import type { Held, HoldKind, Observation, Overview } from './hold.ts';
+import * as kinds from './holds/kinds.ts';
 
 /** An upstream that is to be kept. */
 export interface Declared {
@@ -20,8 +21,6 @@ export interface Known extends Declared {
   live: boolean;
   /** Whether the last observation had an instance; undefined before the first. */
   shows: boolean | undefined;
-  /** The nodes of the last one that had; none: no observation had one yet. */
-  nodes: string[];
   held: Held | undefined;
 }
 
@@ -30,8 +29,8 @@ export type Change = { upstream: string } & (
   | { kind: 'declared' | 'withdrawn' }
   /** What is wanted of it is another now; no changes: only what we know of it is. */
   | { kind: 'observed'; changes: PeerChanges | undefined }
-  | { kind: 'held'; why: string }
-  | { kind: 'believed'; gone: number }
+  /** In words for people. */
+  | { kind: 'held' | 'believed'; why: string }
 );
 
 export interface State {
@@ -40,6 +39,8 @@ export interface State {
    * in it removed from a target.
    */
   readonly isKnown: boolean;
+  /** Whether anything is held. */
+  readonly isHolding: boolean;
   /** Brings the upstreams in line with a set; those that stay keep what is known of them. */
   declare(set: ReadonlyMap<string, Declared>, isKnown: boolean): void;
   /**
@@ -54,14 +55,23 @@ export interface State {
   remember(name: string, peers: Peers): void;
   /** The upstreams whose held observations are to be confirmed. @param now in ms */
   due(now: number): string[];
-  /** Believes what was held, if it is still due. @param now in ms */
-  believe(name: string, now: number): void;
+  /**
+   * Believes what a source says for sure, if the time of each doubt in it has
+   * come; else it is held on.
+   *
+   * @param held what the source was asked about; if something else is held now,
+   *   the answer is of no matter any more
+   * @param now in ms
+   */
+  confirm(name: string, held: Held, observation: Observation, now: number): void;
   get(name: string): Readonly<Known> | undefined;
   /** What a target should have of it; undefined: it is not to be kept. */
   wanted(name: string): Wanted | undefined;
   names(): Iterable<string>;
   overview(): Overview;
 }
+
+const holdKinds: HoldKind[] = Object.values(kinds);
 
 /** The upstreams and what is known of them. Pure. @param happened hears of every change, in order */
 export function createState(happened: (change: Change) => void): State {
@@ -88,28 +98,43 @@ export function createState(happened: (change: Change) => void): State {
     shownSince = showing === 0 ? undefined : (shownSince ?? now);
   }
 
-  function hold(name: string, known: Known, held: Held): void {
-    const isNew = known.held?.kind !== held.kind;
-    known.held = isNew ? held : { ...held, since: known.held?.since ?? held.since };
-    holding.add(name);
-    if (!isNew) return;
-    happened({ upstream: name, kind: 'held', why: held.kind.describe(known.holdFor, overview()) });
+  /** Who doubts an observation, and since when. */
+  function doubtsOf(known: Known, observation: Observation, now: number): Held['doubts'] {
+    const last = known.live ? known.peers : undefined;
+    const kinds = holdKinds.filter((kind) => kind.doubts(observation, last));
+    return new Map(kinds.map((kind) => [kind, known.held?.doubts.get(kind) ?? now]));
   }
 
-  function release(name: string, known: Known): void {
+  function hold(name: string, known: Known, held: Held): void {
+    const last = known.held;
+    if (last !== undefined && isSame(last, held)) return;
+    known.held = held;
+    holding.add(name);
+    for (const kind of held.doubts.keys()) {
+      if (last?.doubts.has(kind)) continue;
+      happened({ upstream: name, kind: 'held', why: kind.held(known.holdFor, overview()) });
+    }
+  }
+
+  function isDue({ holdFor }: Known, { doubts }: Held, now: number): boolean {
+    return [...doubts].every(([kind, since]) => kind.isDue(since, holdFor, overview(), now));
+  }
+
+  /** @returns what it changes of the peers */
+  function take(name: string, known: Known, { peers }: Observation): PeerChanges | undefined {
+    const changes = peerChanges(known.peers ?? {}, peers);
     known.held = undefined;
     holding.delete(name);
-  }
-
-  function isDue(name: string, now: number): boolean {
-    const known = upstreams.get(name);
-    if (known?.held === undefined) return false;
-    return known.held.kind.isDue(known.held, known.holdFor, overview(), now);
+    Object.assign(known, { peers, live: true });
+    return changes;
   }
 
   return {
     get isKnown() {
       return isKnown;
+    },
+    get isHolding() {
+      return holding.size > 0;
     },
     declare(set, known) {
       isKnown = known;
@@ -117,7 +142,7 @@ export function createState(happened: (change: Change) => void): State {
       for (const [name, declared] of set) {
         const last = upstreams.get(name);
         if (last === undefined) {
-          const nothing = { peers: undefined, live: false, shows: undefined, nodes: [] };
+          const nothing = { peers: undefined, live: false, shows: undefined };
           upstreams.set(name, { ...declared, ...nothing, held: undefined });
         } else {
           Object.assign(last, declared);
@@ -130,18 +155,15 @@ export function createState(happened: (change: Change) => void): State {
       if (known === undefined) return false;
       const isFirst = known.shows === undefined;
       noteShown(known, observation.instances > 0, now);
-      const last = known.live ? known.peers : undefined;
-      const kind = holdKinds.find((one) => one.doubts(observation, last));
-      if (kind !== undefined) {
-        hold(name, known, { kind, since: now, observation });
+      const doubts = doubtsOf(known, observation, now);
+      if (doubts.size > 0) {
+        hold(name, known, { observation, doubts });
         if (isFirst) happened({ upstream: name, kind: 'observed', changes: undefined });
         return isFirst;
       }
-      release(name, known);
-      const changes = peerChanges(known.peers ?? {}, observation.peers);
-      const isNew = isFirst || !known.live || changes !== undefined;
-      const nodes = observation.instances > 0 ? observation.nodes : known.nodes;
-      Object.assign(known, { peers: observation.peers, nodes, live: true });
+      const wasLive = known.live;
+      const changes = take(name, known, observation);
+      const isNew = isFirst || !wasLive || changes !== undefined;
       if (isNew) happened({ upstream: name, kind: 'observed', changes });
       return isNew;
     },
@@ -149,15 +171,29 @@ export function createState(happened: (change: Change) => void): State {
       const known = upstreams.get(name);
       if (known !== undefined && !known.live) known.peers = peers;
     },
-    due: (now) => [...holding].filter((name) => isDue(name, now)),
-    believe(name, now) {
+    due(now) {
+      return [...holding].filter((name) => {
+        const known = upstreams.get(name);
+        return known?.held !== undefined && isDue(known, known.held, now);
+      });
+    },
+    confirm(name, held, observation, now) {
       const known = upstreams.get(name);
-      if (known?.held === undefined || !isDue(name, now)) return;
-      const { peers } = known.held.observation;
-      const { removed } = peerChanges(known.peers ?? {}, peers) ?? { removed: [] };
-      release(name, known);
-      Object.assign(known, { peers, live: true });
-      happened({ upstream: name, kind: 'believed', gone: removed.length });
+      if (known === undefined || known.held !== held) return;
+      noteShown(known, observation.instances > 0, now);
+      const doubts = doubtsOf(known, observation, now);
+      if (!isDue(known, { observation, doubts }, now)) {
+        hold(name, known, { observation, doubts });
+        return;
+      }
+      const changes = take(name, known, observation);
+      const [kind] = doubts.keys();
+      if (kind === undefined) {
+        happened({ upstream: name, kind: 'observed', changes });
+      } else {
+        const gone = changes?.removed.length ?? 0;
+        happened({ upstream: name, kind: 'believed', why: kind.believed(gone) });
+      }
     },
     get: (name) => upstreams.get(name),
     wanted(name) {
@@ -169,4 +205,13 @@ export function createState(happened: (change: Change) => void): State {
     names: () => upstreams.keys(),
     overview,
   };
+}
+
+function isSame(one: Held, other: Held): boolean {
+  return (
+    one.observation.instances === other.observation.instances &&
+    peerChanges(one.observation.peers, other.observation.peers) === undefined &&
+    one.doubts.size === other.doubts.size &&
+    [...one.doubts.keys()].every((kind) => other.doubts.has(kind))
+  );
 }

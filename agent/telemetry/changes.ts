@@ -9,9 +9,8 @@ export function logChange(log: Log, change: Change): void {
     const fields = { upstream, ...change.changes };
     log.info(fields, `${upstream}: ${describeChanges(change.changes)}`);
   }
-  if (change.kind === 'held') log.warn({ upstream }, `${upstream}: ${change.why}`);
-  if (change.kind === 'believed') {
-    log.warn({ upstream }, `${upstream}: no instance is left; ${change.gone} held peers removed`);
+  if (change.kind === 'held' || change.kind === 'believed') {
+    log.warn({ upstream }, `${upstream}: ${change.why}`);
   }
 }
 

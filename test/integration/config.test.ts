@@ -76,9 +76,9 @@ test('check prints what would be watched and what is there', async () => {
   const { code, stdout } = await stack.run('check', '-c', file);
   assert.equal(code, 0);
   assert.deepEqual(stdout.trim().split('\n').slice(-3), [
-    'UPSTREAM  SERVICE      FILTER               NOW',
-    'web       service web  "x" in Service.Tags  no instances',
-    'api       service web                       2 instances: 1 passing, 1 critical',
+    'UPSTREAM  SOURCE                                   NOW',
+    'web       service web, filter "x" in Service.Tags  no instances',
+    'api       service web                              2 instances: 1 passing, 1 critical',
   ]);
 });
 

@@ -5,6 +5,7 @@ import { parseDuration } from '../../agent/config/duration.ts';
 import { ConfigError } from '../../agent/config/error.ts';
 import { parseConfig, readConfigFile } from '../../agent/config/file.ts';
 import { type Flags, resolveConfig } from '../../agent/config/resolve.ts';
+import { describeSource } from '../../agent/source/source.ts';
 
 function load(yaml: string, flags: Flags = {}, env: NodeJS.ProcessEnv = {}): Config {
   return resolveConfig(flags, env, parseConfig(yaml, 'reloadless.yml'));
@@ -30,10 +31,13 @@ test('a service on the command line is enough', () => {
   assert.equal(config.snapshot, undefined);
   assert.deepEqual(config.log, { level: 'info', format: 'json' });
   assert.deepEqual(config.upstreams.get('web'), {
-    service: 'web',
-    port: undefined,
-    filter: undefined,
-    health: { min_health: 'warning', panic_threshold: 0 },
+    source: {
+      kind: 'health',
+      service: 'web',
+      filter: undefined,
+      port: undefined,
+      policy: { min_health: 'warning', panic_threshold: 0 },
+    },
     hold_empty: 60_000,
     settings: {},
   });
@@ -107,12 +111,15 @@ upstreams:
   assert.equal(config.owner, 'me');
   assert.deepEqual(config.log, { level: 'warn', format: 'pretty' });
   assert.deepEqual(config.upstreams.get('api'), {
-    service: 'web',
-    port: 'http',
-    filter:
-      '"prod" in Service.Tags and "a \\"b\\"" in Service.Tags and ' +
-      '(Service.Meta.version == "2" or Service.Port == 80)',
-    health: { min_health: 'passing', panic_threshold: undefined },
+    source: {
+      kind: 'health',
+      service: 'web',
+      filter:
+        '"prod" in Service.Tags and "a \\"b\\"" in Service.Tags and ' +
+        '(Service.Meta.version == "2" or Service.Port == 80)',
+      port: 'http',
+      policy: { min_health: 'passing', panic_threshold: undefined },
+    },
     hold_empty: 120_000,
     settings: {
       balance: 'hash',
@@ -200,10 +207,10 @@ test('the token of this machine goes to loopback alone', () => {
 test('a service on the command line joins those of the file', () => {
   const { upstreams } = load('upstreams: { web: { service: w } }', { service: ['web', 'api'] });
   assert.deepEqual(
-    [...upstreams].map(([name, { service }]) => [name, service]),
+    [...upstreams].map(([name, { source }]) => [name, describeSource(source)]),
     [
-      ['web', 'w'],
-      ['api', 'api'],
+      ['web', 'service w'],
+      ['api', 'service api'],
     ],
   );
 });
@@ -214,7 +221,7 @@ const refused: [string, string][] = [
     'upstreams.web.max_fails: 70000 is not an integer from 0 to 65535',
   ],
   ['upstreams: { web: { max_fail: 1 } }', 'upstreams.web.max_fail: not a key that can be set here'],
-  ['upstreams: { web: { source: kv } }', 'upstreams.web.source: not a key that can be set here'],
+  ['upstreams: { web: { source: kv } }', 'upstreams.web.source: "kv" is not one of health'],
   ['discover: { tag: reloadless }', 'discover: not a key that can be set here'],
   ['metrics: 127.0.0.1:9411', 'metrics: not a key that can be set here'],
   [

@@ -4,9 +4,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { hostNames, readInstances, toCandidates } from '../../agent/source/instance.ts';
-import { interpret } from '../../agent/source/interpret.ts';
-import { createResolver } from '../../agent/source/resolver.ts';
+import { candidatesOf } from '../../agent/source/health/candidates.ts';
+import { readInstances } from '../../agent/source/health/instance.ts';
+import { createResolver } from '../../agent/source/health/resolver.ts';
+import { serving } from '../../agent/source/health/serving.ts';
 import { peerChanges } from '../../agent/state/changes.ts';
 import type { Document } from '../../agent/state/document.ts';
 import { siftDocument } from '../../agent/state/document-schema.ts';
@@ -130,18 +131,17 @@ test('any value beside two good instances: the two serve, and all that serves ma
       });
       const policy = { min_health: 'passing', panic_threshold: 0 } as const;
       const entries = [good[0], other, good[1]];
-      interpret(entries, policy, resolver);
+      candidatesOf(entries, resolver);
       await resolver.settled();
-      const { peers, malformed, doubt } = interpret(entries, policy, resolver);
+      const { candidates, malformed, doubt } = candidatesOf(entries, resolver);
+      const { peers } = serving(candidates, policy);
       assert.equal(doubt, undefined);
       assert.deepEqual(
         addresses.filter((address) => Object.hasOwn(peers, address)),
         addresses,
       );
-      const { instances } = readInstances(entries);
-      const { addresses: known } = resolver.resolve(hostNames(instances));
       // What does not become a candidate is said.
-      assert.equal(toCandidates(instances, known).length + malformed.length, entries.length);
+      assert.equal(candidates.length + malformed.length, entries.length);
       for (const line of malformed) {
         assert(line.length < 1000, `a line of ${line.length}`);
         assert.doesNotMatch(line, /\p{Cc}/u);

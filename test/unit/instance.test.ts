@@ -1,11 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import {
-  earlierAddresses,
-  hostNames,
-  readInstances,
-  toCandidates,
-} from '../../agent/source/instance.ts';
+import { earlierAddresses, hostNames, toCandidates } from '../../agent/source/health/candidates.ts';
+import { readInstances } from '../../agent/source/health/instance.ts';
 
 interface Fields {
   node?: string;

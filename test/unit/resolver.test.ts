@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
-import { createResolver, type Resolver } from '../../agent/source/resolver.ts';
+import { createResolver, type Resolver } from '../../agent/source/health/resolver.ts';
 
 interface Resolving {
   resolver: Resolver;

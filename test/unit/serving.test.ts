@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { type Candidate, type Health, serving } from '../../agent/source/serving.ts';
+import { type Candidate, type Health, serving } from '../../agent/source/health/serving.ts';
 
 const usual = { min_health: 'warning', panic_threshold: 0 } as const;
 

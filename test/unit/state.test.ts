@@ -21,7 +21,13 @@ function tracking(...names: string[]): State & { happened: Change[] } {
 }
 
 function answered(state: State, name: string, instances: number, peers: Peers, now: number) {
-  return state.observe(name, { instances, nodes: ['here'], peers }, now);
+  return state.observe(name, { instances, peers }, now);
+}
+
+/** The source says once more, surely, what is held. */
+function confirm(state: State, name: string, now: number) {
+  const held = state.get(name)?.held;
+  if (held !== undefined) state.confirm(name, held, held.observation, now);
 }
 
 function peers(state: State, name: string): Peers | undefined {
@@ -46,7 +52,7 @@ test('an answer without instances keeps the peers until they are due', () => {
   assert.deepEqual(peers(state, 'web'), two);
   assert.deepEqual(state.due(60_999), []);
   assert.deepEqual(state.due(61_000), ['web']);
-  state.believe('web', 61_000);
+  confirm(state, 'web', 61_000);
   assert.deepEqual(peers(state, 'web'), {});
   assert.deepEqual(state.due(99_999), []);
 });
@@ -58,7 +64,7 @@ test('an instance that comes back ends the hold', () => {
   answered(state, 'web', 1, one, 2000);
   assert.deepEqual(peers(state, 'web'), one);
   assert.deepEqual(state.due(1e9), []);
-  state.believe('web', 61_000);
+  confirm(state, 'web', 61_000);
   assert.deepEqual(peers(state, 'web'), one);
 });
 
@@ -147,17 +153,49 @@ test('what is believed says how many peers go, and only while it is due', () => 
   const state = tracking('web');
   answered(state, 'web', 2, two, 0);
   answered(state, 'web', 0, {}, 0);
-  state.believe('web', minute - 1);
+  confirm(state, 'web', minute - 1);
   assert.deepEqual(peers(state, 'web'), two);
-  state.believe('web', minute);
-  assert.deepEqual(state.happened.at(-1), { upstream: 'web', kind: 'believed', gone: 2 });
+  confirm(state, 'web', minute);
+  assert.deepEqual(state.happened.at(-1), {
+    upstream: 'web',
+    kind: 'believed',
+    why: 'no instance is left; 2 held peers removed',
+  });
 });
 
-test('the nodes of the last instances are kept while none is shown', () => {
+test('what the source says for sure is taken, if it says something else', () => {
+  const state = tracking('web', 'api');
+  answered(state, 'api', 1, one, 0);
+  answered(state, 'web', 2, two, 0);
+  answered(state, 'web', 0, {}, 0);
+  const held = state.get('web')?.held;
+  assert(held !== undefined);
+  state.confirm('web', held, { instances: 1, peers: one }, 1);
+  assert.deepEqual(peers(state, 'web'), one);
+  assert.equal(state.isHolding, false);
+  assert.equal(state.happened.at(-1)?.kind, 'observed');
+});
+
+test('an answer that was asked for before something else was held is of no matter', () => {
   const state = tracking('web');
-  answered(state, 'web', 1, one, 0);
-  state.observe('web', { instances: 0, nodes: [], peers: {} }, 1);
-  assert.deepEqual(state.get('web')?.nodes, ['here']);
+  answered(state, 'web', 2, two, 0);
+  answered(state, 'web', 0, {}, 0);
+  const before = state.get('web')?.held;
+  assert(before !== undefined);
+  answered(state, 'web', 1, one, minute);
+  answered(state, 'web', 0, {}, minute);
+  state.confirm('web', before, { instances: 0, peers: {} }, 9 * minute);
+  assert.deepEqual(peers(state, 'web'), one);
+  assert.equal(state.isHolding, true);
+});
+
+test('the same answer again neither ends nor renews what is asked about it', () => {
+  const state = tracking('web');
+  answered(state, 'web', 2, two, 0);
+  answered(state, 'web', 0, {}, 0);
+  const held = state.get('web')?.held;
+  answered(state, 'web', 0, {}, 1);
+  assert.equal(state.get('web')?.held, held);
 });
 
 test('an observation of an upstream that is not declared is none of ours', () => {

@@ -82,7 +82,7 @@ async function start(t: TestContext, n: number) {
   await new Promise((resolve) => setTimeout(resolve, 20));
   looks.clear();
   const observe = (name: string, weight: number) =>
-    state.observe(name, { instances: 1, nodes: ['n'], peers: peers(weight) }, 0);
+    state.observe(name, { instances: 1, peers: peers(weight) }, 0);
   return { looks, patches, observe, gets: () => gets };
 }
 

@@ -1,11 +1,11 @@
 import { isIP } from 'node:net';
 import { z } from 'zod';
-import { peerAddress } from '../state/address.ts';
-import type { Peer, Peers } from '../state/document.ts';
-import * as field from '../state/field-checks.ts';
-import { refusal } from '../util/invalid.ts';
-import { brief, clip, show } from '../util/text.ts';
-import type { Candidate, Health } from './serving.ts';
+import { peerAddress } from '../../state/address.ts';
+import type { Peer } from '../../state/document.ts';
+import * as field from '../../state/field-checks.ts';
+import { refusal } from '../../util/invalid.ts';
+import { brief, clip, show } from '../../util/text.ts';
+import type { Health } from './serving.ts';
 
 /** What is used of one entry of `/v1/health/service`. */
 export interface Instance {
@@ -19,7 +19,7 @@ export interface Instance {
   passing: number;
 }
 
-export interface Instances {
+interface Instances {
   instances: Instance[];
   /** One line for each entry that cannot be used. */
   malformed: string[];
@@ -77,46 +77,6 @@ export function readInstances(entries: unknown[], port?: string): Instances {
   // An ID is unique on its node only.
   instances.sort((a, b) => order(a.instance.id, b.instance.id) || order(a.node, b.node));
   return { instances: instances.map(({ instance }) => instance), malformed };
-}
-
-/**
- * @param addresses of each host name; one without any is left out
- * @returns a candidate for each address, as nginx uses every address of a name
- */
-export function toCandidates(
-  instances: Instance[],
-  addresses: ReadonlyMap<string, string[]>,
-): Candidate[] {
-  return instances.flatMap(({ host, port, health, peer, passing }) => {
-    const ips = isIP(host) === 0 ? (addresses.get(host) ?? []) : [host];
-    return ips.flatMap((ip) => {
-      const address = peerAddress(ip, port);
-      return address === undefined ? [] : [{ address, health, peer, passing }];
-    });
-  });
-}
-
-/** The host names among the instances. */
-export function hostNames(instances: Instance[]): string[] {
-  return [...new Set(instances.map(({ host }) => host).filter((host) => isIP(host) === 0))];
-}
-
-/**
- * The addresses that instances by name had among peers of before, by host name,
- * for as long as a look-up has not said better.
- */
-export function earlierAddresses(instances: Instance[], peers: Peers): Map<string, string[]> {
-  const byId = new Map<string | undefined, string[]>();
-  for (const [key, { id }] of Object.entries(peers)) byId.set(id, [...(byId.get(id) ?? []), key]);
-  const earlier = new Map<string, string[]>();
-  for (const { host, port, peer } of instances) {
-    if (isIP(host) !== 0) continue;
-    const suffix = `:${port}`;
-    const keys = (byId.get(peer.id) ?? []).filter((key) => key.endsWith(suffix));
-    const ips = keys.map((key) => key.slice(0, -suffix.length).replace(/^\[|\]$/g, ''));
-    earlier.set(host, [...(earlier.get(host) ?? []), ...ips]);
-  }
-  return earlier;
 }
 
 /** @param name of one of several ports @returns undefined when it has none, or none of that name */

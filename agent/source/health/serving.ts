@@ -1,4 +1,4 @@
-import type { Peer, Peers } from '../state/document.ts';
+import type { Peer, Peers } from '../../state/document.ts';
 
 /** How Consul sees an instance: the worst of its checks, or that it was taken out by hand. */
 export type Health = 'passing' | 'warning' | 'critical' | 'maintenance';

@@ -1,25 +1,30 @@
 import assert from 'node:assert/strict';
+import type { ServerResponse } from 'node:http';
 import { Writable } from 'node:stream';
 import { type TestContext, test } from 'node:test';
 import { pino } from 'pino';
 import { resolveConfig } from '../../agent/config/resolve.ts';
 import { createConsulClient } from '../../agent/consul/api.ts';
-import { type Follower, follow } from '../../agent/source/follow.ts';
-import type { Lookup } from '../../agent/source/lookup.ts';
+import type { HealthConfig } from '../../agent/source/health/config.ts';
+import { openHealth } from '../../agent/source/health/health.ts';
+import type { Lookup } from '../../agent/source/health/lookup.ts';
+import type { Source } from '../../agent/source/source.ts';
 import type { Peers } from '../../agent/state/document.ts';
 import { until } from '../stack/process.ts';
-import { FakeConsul, ok } from './fake-consul.ts';
+import { FakeConsul, ok, type Reply } from './fake-consul.ts';
 
 interface Options {
   entries: unknown[];
   lookup?: Lookup;
   remembered?: Peers;
   /** Called for each answer that was taken. */
-  answered?: () => void;
+  observed?: () => void;
 }
 
-interface Following {
-  follower: Follower;
+interface Followed {
+  source: Source;
+  /** Consul answers the query that it holds. */
+  answer: (entries: unknown[]) => Promise<void>;
   /** The addresses of each answer that was taken. */
   taken: string[];
   failures: string[];
@@ -31,42 +36,61 @@ function entry(ID: string, Address: string) {
   return { Node: { Node: 'n1', Address: '10.0.0.1' }, Service, Checks: [] };
 }
 
-/** Follows a fake Consul that answers once and then holds, until the test ends. */
-async function start(t: TestContext, options: Options): Promise<Following> {
-  const fake = await FakeConsul.start([ok(7, options.entries)]);
+/** Follows a fake Consul that answers once, and then when it is told to, until the test ends. */
+async function start(t: TestContext, options: Options): Promise<Followed> {
+  let held: ServerResponse | undefined;
+  const hold: Reply = (response) => {
+    held = response;
+  };
+  const fake = await FakeConsul.start([ok(7, options.entries), ...Array(9).fill(hold)]);
   const config = resolveConfig({ service: ['web'], consul: fake.address }, {}, {});
   const client = createConsulClient(config.consul);
-  const upstream = config.upstreams.get('web');
-  assert(upstream !== undefined);
   const lines = new Writable({
     write(line, _, done) {
-      following.log.push(JSON.parse(String(line)));
+      followed.log.push(JSON.parse(String(line)));
       done();
     },
   });
-  const following: Omit<Following, 'follower'> = { taken: [], failures: [], log: [] };
-  const follower = follow({
-    client,
-    name: 'web',
-    upstream,
-    consistency: 'default',
-    wait: 25_000,
-    log: pino(lines),
-    remembered: () => options.remembered ?? {},
-    lookup: options.lookup ?? (async () => ['10.0.0.9']),
-    answered({ peers }) {
-      options.answered?.();
-      following.taken.push(Object.keys(peers).join());
+  const followed: Pick<Followed, 'taken' | 'failures' | 'log'> = {
+    taken: [],
+    failures: [],
+    log: [],
+  };
+  const source = openHealth(
+    {
+      upstream: 'web',
+      config: config.upstreams.get('web')?.source as HealthConfig,
+      client,
+      consistency: 'default',
+      wait: 25_000,
+      log: pino(lines),
+      remembered: () => options.remembered ?? {},
+    },
+    options.lookup ?? (async () => ['10.0.0.9']),
+  );
+  source.follow({
+    observed({ peers }) {
+      options.observed?.();
+      followed.taken.push(Object.keys(peers).join());
       return true;
     },
-    failed: ({ message }) => following.failures.push(message),
+    failed: ({ message }) => followed.failures.push(message),
   });
   t.after(async () => {
-    follower.stop();
+    source.stop();
     client.close();
     await fake.stop();
   });
-  return Object.assign(following, { follower });
+  let index = 7;
+  async function answer(entries: unknown[]) {
+    await until('the query', () => held !== undefined);
+    const response = held as ServerResponse;
+    held = undefined;
+    index += 1;
+    ok(index, entries)(response);
+    await until('the next query', () => held !== undefined);
+  }
+  return Object.assign(followed, { source, answer });
 }
 
 /** A lookup of names that have no answer until the test gives one. */
@@ -84,7 +108,8 @@ test('a name that is being looked up holds up nobody, and comes when it is found
   const entries = [entry('a', '10.0.0.5'), entry('b', 'slow.test')];
   const it = await start(t, { entries, lookup });
   await until('the first', () => it.taken.length === 1);
-  assert.equal(it.follower.take([entry('c', '10.0.0.6'), entry('b', 'slow.test')]), true);
+  await it.answer([entry('c', '10.0.0.6'), entry('b', 'slow.test')]);
+  assert.equal(it.taken.length, 2);
   end(['10.0.0.9']);
   await until('the third', () => it.taken.length === 3);
   assert.deepEqual(it.taken, ['10.0.0.5:80', '10.0.0.6:80', '10.0.0.9:80,10.0.0.6:80']);
@@ -93,7 +118,7 @@ test('a name that is being looked up holds up nobody, and comes when it is found
 test('when all instances are by name nothing changes until their look-up has ended', async (t) => {
   const { lookup, end } = later();
   const it = await start(t, { entries: [entry('a', 'slow.test')], lookup });
-  assert.equal(it.follower.take([entry('b', 'slow.test')]), false);
+  await it.answer([entry('b', 'slow.test')]);
   assert.deepEqual([it.taken, it.failures], [[], []]);
   end(new Error('no answer'));
   await until('the failure', () => it.failures.length > 0);
@@ -110,7 +135,7 @@ test('a name keeps the addresses that it had before the start', async (t) => {
   end(new Error('no answer'));
   await until('a line', () => it.log.length === 1);
   assert.equal(it.log[0]?.msg, 'web: keeps 1 addresses: slow.test: no answer');
-  it.follower.take(entries);
+  await it.answer(entries);
   assert.deepEqual(it.taken, ['10.0.0.5:80,10.0.0.9:80', '10.0.0.5:80,10.0.0.9:80']);
 });
 
@@ -126,8 +151,8 @@ test('a name that was found keeps its addresses over an answer without instances
   const it = await start(t, { entries, lookup, remembered });
   await until('both', () => it.taken.at(-1) === '10.0.0.5:80,10.0.0.9:80');
   Object.assign(remembered, { '10.0.0.9:80': { id: 'b' } });
-  it.follower.take([]);
-  it.follower.take(entries);
+  await it.answer([]);
+  await it.answer(entries);
   assert.equal(it.taken.at(-1), '10.0.0.5:80,10.0.0.9:80');
 });
 
@@ -135,7 +160,7 @@ test('a fault of our own is that service’s: said once with its stack, not laid
   let faults = 0;
   const it = await start(t, {
     entries: [entry('a', '10.0.0.5')],
-    answered() {
+    observed() {
       faults += 1;
       if (faults < 3) throw new TypeError('x is not a function');
     },
@@ -148,7 +173,7 @@ test('a fault of our own is that service’s: said once with its stack, not laid
     ['web: a fault of the agent: x is not a function: its peers stay', 'web: handled again'],
   );
   assert.equal(it.log[0]?.level, 50);
-  assert.match(it.log[0]?.stack ?? '', /^TypeError: x is not a function\n +at .*follow\.test\.ts/);
+  assert.match(it.log[0]?.stack ?? '', /^TypeError: x is not a function\n +at .*health\.test\.ts/);
 });
 
 test('many malformed instances are one short line', async (t) => {

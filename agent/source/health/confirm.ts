@@ -1,5 +1,5 @@
-import type { ConsulClient, HealthQuery, Readable } from '../consul/api.ts';
-import { ConsulError } from '../consul/error.ts';
+import type { ConsulClient, HealthQuery, Readable } from '../../consul/api.ts';
+import { ConsulError } from '../../consul/error.ts';
 
 /**
  * The name that no node has: who may read it may read every node that no rule
@@ -8,18 +8,17 @@ import { ConsulError } from '../consul/error.ts';
 const anyNode = '';
 
 /**
- * Asks whether a service that seems to have no instance really has none: by a
- * consistent read, and only if the token may read the service and its nodes. A
- * token without these rights gets an empty list too. The rights are asked for
- * first: a token that gets them back in between then shows the instances.
+ * The instances of a service for sure: by a consistent read, and only if the
+ * token may read the service and its nodes. A token without these rights gets an
+ * empty list, or a shorter one. The rights are asked for first: a token that gets
+ * them back in between then shows the instances.
  *
  * @param nodes where its last known instances were; none: that is not known
- * @returns the instances, if there are some after all
  * @throws ConsulError while it cannot be told
  */
-export async function confirmEmpty(
+export async function readSurely(
   client: ConsulClient,
-  query: Omit<HealthQuery, 'block' | 'consistency'>,
+  query: Pick<HealthQuery, 'service' | 'filter'>,
   nodes: readonly string[],
   signal: AbortSignal,
 ): Promise<unknown[]> {
@@ -30,7 +29,7 @@ export async function confirmEmpty(
   const denied = await client.denied(things, signal);
   if (denied.length > 0) {
     throw new ConsulError(
-      `${client.name}: the token may not read ${describe(denied)}, so an empty answer says nothing`,
+      `${client.name}: the token may not read ${describe(denied)}, so its answer says nothing`,
     );
   }
   const { entries } = await client.health(
@@ -45,4 +44,10 @@ function describe(denied: Readable[]): string {
     return name === anyNode ? 'every node' : `${resource} "${name}"`;
   });
   return rest.length === 0 ? `${first}` : `${first} and ${rest.length} more`;
+}
+
+/** The nodes of all entries, malformed ones too. */
+export function nodesOf(entries: unknown[]): string[] {
+  const names = entries.map((raw) => (raw as { Node?: { Node?: unknown } } | null)?.Node?.Node);
+  return [...new Set(names.filter((name) => typeof name === 'string' && name !== ''))] as string[];
 }

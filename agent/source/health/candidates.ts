@@ -1,0 +1,91 @@
+import { isIP } from 'node:net';
+import { peerAddress } from '../../state/address.ts';
+import type { Peers } from '../../state/document.ts';
+import { type Instance, readInstances } from './instance.ts';
+import type { Resolver } from './resolver.ts';
+import type { Candidate } from './serving.ts';
+
+export interface Candidates {
+  candidates: Candidate[];
+  /** How many instances the answer has, whatever their health. */
+  instances: number;
+  /** One line for each instance that was left out. */
+  malformed: string[];
+  /** Nothing may change as yet: none can be used before a look-up has ended. */
+  awaits: boolean;
+  /**
+   * Why nothing may change because of this answer: it has instances, and none
+   * of them can be used.
+   */
+  doubt: string | undefined;
+}
+
+/**
+ * Who may serve of an answer of `/v1/health/service`, with what is known of the
+ * host names now.
+ *
+ * @param earlier peers of before, by which a new host name may be known
+ * @param port as `readInstances` takes it
+ */
+export function candidatesOf(
+  entries: unknown[],
+  resolver: Pick<Resolver, 'resolve'>,
+  earlier: Peers = {},
+  port?: string,
+): Candidates {
+  const { instances, malformed } = readInstances(entries, port);
+  const names = hostNames(instances);
+  const { addresses, awaited } = resolver.resolve(names, earlierAddresses(instances, earlier));
+  const candidates = toCandidates(instances, addresses);
+  const unusable = entries.length > 0 && candidates.length === 0;
+  const awaits = unusable && awaited.length > 0;
+  const why = malformed[0] ?? `${names.slice(0, 3).join(', ')} cannot be resolved`;
+  return {
+    candidates,
+    instances: entries.length,
+    malformed,
+    awaits,
+    doubt:
+      unusable && !awaits ? `none of ${entries.length} instances can be used: ${why}` : undefined,
+  };
+}
+
+/**
+ * @param addresses of each host name; one without any is left out
+ * @returns a candidate for each address, as nginx uses every address of a name
+ */
+export function toCandidates(
+  instances: Instance[],
+  addresses: ReadonlyMap<string, string[]>,
+): Candidate[] {
+  return instances.flatMap(({ host, port, health, peer, passing }) => {
+    const ips = isIP(host) === 0 ? (addresses.get(host) ?? []) : [host];
+    return ips.flatMap((ip) => {
+      const address = peerAddress(ip, port);
+      return address === undefined ? [] : [{ address, health, peer, passing }];
+    });
+  });
+}
+
+/** The host names among them. */
+export function hostNames(instances: Instance[]): string[] {
+  return [...new Set(instances.map(({ host }) => host).filter((host) => isIP(host) === 0))];
+}
+
+/**
+ * The addresses that instances by name had among peers of before, by host name,
+ * for as long as a look-up has not said better.
+ */
+export function earlierAddresses(instances: Instance[], peers: Peers): Map<string, string[]> {
+  const byId = new Map<string | undefined, string[]>();
+  for (const [key, { id }] of Object.entries(peers)) byId.set(id, [...(byId.get(id) ?? []), key]);
+  const earlier = new Map<string, string[]>();
+  for (const { host, port, peer } of instances) {
+    if (isIP(host) !== 0) continue;
+    const suffix = `:${port}`;
+    const keys = (byId.get(peer.id) ?? []).filter((key) => key.endsWith(suffix));
+    const ips = keys.map((key) => key.slice(0, -suffix.length).replace(/^\[|\]$/g, ''));
+    earlier.set(host, [...(earlier.get(host) ?? []), ...ips]);
+  }
+  return earlier;
+}

@@ -1,0 +1,134 @@
+import type { Answer, Question } from '../../consul/blocking-query.ts';
+import { ConsulError } from '../../consul/error.ts';
+import type { Observation } from '../../state/hold.ts';
+import { reason } from '../../telemetry/log.ts';
+import { orAborted } from '../../util/abort.ts';
+import { type Following, follow } from '../follow.ts';
+import type { Source, SourceKind, SourceOptions } from '../source.ts';
+import { type Candidates, candidatesOf } from './candidates.ts';
+import { configure, type HealthConfig, keys } from './config.ts';
+import { nodesOf, readSurely } from './confirm.ts';
+import { readInstances } from './instance.ts';
+import { createLookup } from './lookup.ts';
+import { createReport } from './report.ts';
+import { createResolver } from './resolver.ts';
+import { serving } from './serving.ts';
+
+/** The instances of a service that are well. */
+export const health: SourceKind<HealthConfig> = {
+  keys,
+  configure,
+  open: (options) => openHealth(options),
+  describe({ service, filter, port }) {
+    const terms = [`service ${service}`];
+    if (port !== undefined) terms.push(`port ${port}`);
+    if (filter !== undefined) terms.push(`filter ${filter}`);
+    return terms.join(', ');
+  },
+};
+
+/** Between two look-ups of the same host names, in ms. */
+const refreshInterval = 30_000;
+
+/** In which the answers of several look-ups become one change, in ms. */
+const gathering = 20;
+
+/** As the kind opens it. @param lookup of the names among the addresses */
+export function openHealth(options: SourceOptions<HealthConfig>, lookup = createLookup()): Source {
+  const { upstream, config, client, consistency, wait, log } = options;
+  const { service, filter, port, policy } = config;
+  const report = createReport(upstream, log);
+  const resolver = createResolver({
+    lookup,
+    changed: () => following?.again(gathering),
+    failed(host, error, addresses) {
+      const fate = addresses.length === 0 ? 'left out' : `keeps ${addresses.length} addresses`;
+      log.warn({ upstream }, `${upstream}: ${fate}: ${host}: ${reason(error)}`);
+    },
+  });
+  let following: Following<unknown[]> | undefined;
+  let refresh: NodeJS.Timeout | undefined;
+  /** The next answer is the first, or the first after one without an instance. */
+  let isFirst = true;
+  /** Of the last answer with an instance. */
+  let nodes: string[] = [];
+
+  async function ask(question: Question, signal: AbortSignal): Promise<Answer<unknown[]>> {
+    const query = { service, filter, consistency, ...question };
+    const { index, entries } = await client.health(query, signal);
+    return { index, content: entries };
+  }
+
+  function find(entries: unknown[]): Candidates {
+    // A host name keeps its addresses over a restart.
+    const earlier = isFirst ? options.remembered() : {};
+    const found = candidatesOf(entries, resolver, earlier, port);
+    isFirst = entries.length === 0;
+    if (!isFirst) nodes = nodesOf(entries);
+    return found;
+  }
+
+  /** @throws ConsulError when there are instances, and none of them can be used */
+  function observation({ doubt, candidates, instances, malformed }: Candidates): Observation {
+    if (doubt !== undefined) throw new ConsulError(doubt);
+    const { peers, panic } = serving(candidates, policy);
+    report(malformed, panic);
+    return { instances, peers };
+  }
+
+  /** When all names among them have been looked up. */
+  async function lookedUp(entries: unknown[], signal: AbortSignal): Promise<Observation> {
+    find(entries);
+    await orAborted(resolver.settled(), signal);
+    return observation(find(entries));
+  }
+
+  return {
+    follow(observer) {
+      refresh = setInterval(resolver.refresh, refreshInterval);
+      following = follow<unknown[]>({
+        upstream,
+        ask,
+        use(entries) {
+          const found = find(entries);
+          return !found.awaits && observer.observed(observation(found));
+        },
+        failed: observer.failed,
+        wait,
+        log,
+      });
+    },
+    async read(signal) {
+      const { content } = await ask({}, signal);
+      return lookedUp(content, signal);
+    },
+    async confirm(signal) {
+      const before = following?.latest;
+      const entries = await readSurely(client, { service, filter }, nodes, signal);
+      // Unless it has been answered meanwhile, which may be newer.
+      if (following !== undefined && following.latest === before) following.latest = entries;
+      return lookedUp(entries, signal);
+    },
+    async summary(signal) {
+      const { content } = await ask({}, signal);
+      return summary(content, port);
+    },
+    stop() {
+      clearInterval(refresh);
+      following?.stop();
+      // Forgets the names, so that none is looked up any more.
+      resolver.resolve([]);
+    },
+  };
+}
+
+/** @returns such as `3 instances: 2 passing, 1 critical` */
+function summary(entries: unknown[], port: string | undefined): string {
+  const { instances, malformed } = readInstances(entries, port);
+  const counts = new Map<string, number>();
+  for (const { health } of instances) counts.set(health, (counts.get(health) ?? 0) + 1);
+  if (malformed.length > 0) counts.set('malformed', malformed.length);
+  if (counts.size === 0) return 'no instances';
+  const parts = [...counts].map(([state, count]) => `${count} ${state}`);
+  return `${entries.length} instance${entries.length === 1 ? '' : 's'}: ${parts.join(', ')}`;
+}

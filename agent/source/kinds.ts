@@ -1,0 +1,2 @@
+// The kinds of source. An upstream names one as the `kind` of its source.
+export { health } from './health/health.ts';
