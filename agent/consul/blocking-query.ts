@@ -94,7 +94,7 @@ function pauseAfter(error: ConsulError, failures: number): number {
   return error.retryAfter + backoff(failures, 100, 10_000);
 }
 
-/** Spreads the renewals of many watches: ± 10 %. */
+/** Spreads the renewals of many queries: ± 10 %. */
 function jitter(ms: number): number {
   return Math.round(ms * (0.9 + 0.2 * Math.random()));
 }

@@ -4,11 +4,11 @@ import type { FaultLog } from './bounded.ts';
 export interface Outage {
   failed(upstream: string, error: ConsulError): void;
   answered(upstream: string): void;
-  /** The upstream is not watched any more. */
+  /** The upstream is not followed any more. */
   forget(upstream: string): void;
 }
 
-/** Says once that Consul fails, and once that it is over, however many watches notice it. */
+/** Says once that Consul fails, and once that it is over, however many upstreams notice it. */
 export function createOutage(log: FaultLog): Outage {
   const failing = new Map<string, string>();
   return {

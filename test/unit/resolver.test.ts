@@ -168,3 +168,26 @@ test('it is settled when the first look-ups have ended', async (t) => {
   await it.miss('b', 'no answer');
   await done;
 });
+
+test('names are looked up again after 30 s; where there is none, nothing wakes', async (t) => {
+  const began = t.mock.method(globalThis, 'setInterval');
+  const ended = t.mock.method(globalThis, 'clearInterval');
+  const it = start(t);
+  known(it);
+  assert.equal(began.mock.callCount(), 0);
+  known(it, 'a.test');
+  known(it, 'a.test', 'b.test');
+  await it.answer('a.test', '10.0.0.1');
+  await it.answer('b.test', '10.0.0.2');
+  assert.equal(began.mock.callCount(), 1);
+  const [call] = began.mock.calls;
+  assert(call !== undefined);
+  const [refresh, ms] = call.arguments;
+  assert.equal(ms, 30_000);
+  refresh();
+  assert.deepEqual(it.asked, ['a.test', 'b.test']);
+  await it.answer('a.test', '10.0.0.1');
+  await it.answer('b.test', '10.0.0.2');
+  known(it);
+  assert.equal(ended.mock.calls.at(-1)?.arguments[0], call.result);
+});

@@ -27,9 +27,6 @@ export const health: SourceKind<HealthConfig> = {
   },
 };
 
-/** Between two look-ups of the same host names, in ms. */
-const refreshInterval = 30_000;
-
 /** In which the answers of several look-ups become one change, in ms. */
 const gathering = 20;
 
@@ -47,7 +44,6 @@ export function openHealth(options: SourceOptions<HealthConfig>, lookup = create
     },
   });
   let following: Following<unknown[]> | undefined;
-  let refresh: NodeJS.Timeout | undefined;
   /** The next answer is the first, or the first after one without an instance. */
   let isFirst = true;
   /** Of the last answer with an instance. */
@@ -85,7 +81,6 @@ export function openHealth(options: SourceOptions<HealthConfig>, lookup = create
 
   return {
     follow(observer) {
-      refresh = setInterval(resolver.refresh, refreshInterval);
       following = follow<unknown[]>({
         upstream,
         ask,
@@ -114,7 +109,6 @@ export function openHealth(options: SourceOptions<HealthConfig>, lookup = create
       return summary(content, port);
     },
     stop() {
-      clearInterval(refresh);
       following?.stop();
       // Forgets the names, so that none is looked up any more.
       resolver.resolve([]);

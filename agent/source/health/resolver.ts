@@ -17,7 +17,7 @@ export interface Resolver {
    * @param earlier addresses that a new name has until it is looked up
    */
   resolve(names: string[], earlier?: ReadonlyMap<string, string[]>): Resolution;
-  /** Looks all names up again. One that cannot be found now keeps its addresses. */
+  /** Looks all names up again, as it does by itself. One that cannot be found now keeps its addresses. */
   refresh(): void;
   /** Ends when the first look-up of each name has ended. */
   settled(): Promise<void>;
@@ -41,10 +41,14 @@ interface Name {
 /** Names that one resolver looks up at once. */
 const most = 32;
 
+/** Between two look-ups of the same names, in ms. */
+const refreshInterval = 30_000;
+
 export function createResolver({ lookup, changed, failed }: ResolverOptions): Resolver {
   const known = new Map<string, Name>();
   const waiting: (() => void)[] = [];
   let running = 0;
+  let timer: NodeJS.Timeout | undefined;
 
   function isWanted(name: string, entry: Name): boolean {
     return known.get(name) === entry;
@@ -81,6 +85,20 @@ export function createResolver({ lookup, changed, failed }: ResolverOptions): Re
     });
   }
 
+  function refresh(): void {
+    for (const [name, entry] of known) begin(name, entry);
+  }
+
+  /** Where there is no name, there is nothing to do. */
+  function keepFresh(): void {
+    if (known.size === 0) {
+      clearInterval(timer);
+      timer = undefined;
+    } else {
+      timer ??= setInterval(refresh, refreshInterval).unref();
+    }
+  }
+
   return {
     resolve(names, earlier) {
       const wanted = new Set(names);
@@ -92,6 +110,7 @@ export function createResolver({ lookup, changed, failed }: ResolverOptions): Re
         known.set(name, entry);
         begin(name, entry);
       }
+      keepFresh();
       const all = [...known];
       const isAwaited = ({ state, addresses }: Name) => state === 'new' && addresses.length === 0;
       return {
@@ -99,9 +118,7 @@ export function createResolver({ lookup, changed, failed }: ResolverOptions): Re
         awaited: all.filter(([, entry]) => isAwaited(entry)).map(([name]) => name),
       };
     },
-    refresh() {
-      for (const [name, entry] of known) begin(name, entry);
-    },
+    refresh,
     async settled() {
       await Promise.all([...known.values()].map(({ looking }) => looking));
     },

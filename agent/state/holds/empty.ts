@@ -2,7 +2,7 @@ import type { HoldKind, Overview } from '../hold.ts';
 
 /**
  * No instance at all. That is also what a token without rights is shown, and a
- * Consul that has lost its catalogue. Where several upstreams are watched and
+ * Consul that has lost its catalogue. Where there are several upstreams and
  * none shows an instance, the catalogue itself is in doubt: then it is believed
  * of none, and the time starts again when one is back.
  */
