@@ -15,11 +15,13 @@ function asked(answer: 'change' | 'no change'): number {
 }
 
 test('an endpoint that answers at once is asked about ten times a second', () => {
-  assert(asked('no change') <= 612, `${asked('no change')} times in a minute`);
+  const times = asked('no change');
+  assert(times >= 600 && times <= 612, `${times} times in a minute`);
 });
 
 test('a service that never rests is asked about fifty times a second', () => {
-  assert(asked('change') <= 3052, `${asked('change')} times in a minute`);
+  const times = asked('change');
+  assert(times >= 3000 && times <= 3052, `${times} times in a minute`);
 });
 
 test('changes after a quiet time are not delayed at all', () => {
@@ -28,5 +30,7 @@ test('changes after a quiet time are not delayed at all', () => {
   for (let i = 0; i < 1000; i += 1) pace.after('change');
   time += 3_600_000;
   for (let i = 0; i < 50; i += 1) assert.equal(pace.after('change'), 0);
-  assert(pace.after('change') > 0);
+  // The next of them is due.
+  const pause = pace.after('change');
+  assert(pause > 0 && pause <= 20, `${pause} ms`);
 });

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import type { Consistency } from '../../agent/config/config.ts';
@@ -109,7 +110,9 @@ test('an endpoint that answers at once is not asked in a tight loop', async (t) 
   const watched = await watch(t, { script });
   await until('some answers', () => watched.answers.length > 5);
   await new Promise((resolve) => setTimeout(resolve, 1000));
-  assert(watched.fake.requests.length < 40, `${watched.fake.requests.length} requests in a second`);
+  const { length } = watched.fake.requests;
+  assert(length < 40, `${length} requests in a second`);
+  await until('one more', () => watched.answers.length > length);
 });
 
 test('an error gives no index and no peers, and what happened meanwhile is fetched', async (t) => {
@@ -172,7 +175,7 @@ for (const [what, reply, message] of unusable) {
   });
 }
 
-test('a wrong request is said loudly and repeated slowly', async (t) => {
+test('a wrong request is said loudly, and not repeated at once', async (t) => {
   const text = 'Failed to create boolean expression evaluator: 1:5: syntax error';
   for (const reply of [error(400, 'Invalid wait'), error(500, text)]) {
     const watched = await watch(t, { script: [ok(8, ['a']), reply, ok(9, ['b'])] });
@@ -307,26 +310,68 @@ test('an index that Consul could not read back is none, and is not sent', async 
 });
 
 test('an error of ours leaves the loop, and is not laid to Consul', async () => {
-  const failures: ConsulError[] = [];
-  const asked: (() => { index: bigint; content: string })[] = [
-    () => ({ index: 1n, content: 'a' }),
-    () => {
-      throw new ConsulError('no answer');
-    },
-    () => {
-      throw new TypeError('x is not a function');
-    },
-  ];
+  const failures: string[] = [];
+  const abort = new AbortController();
+  const asked = [new ConsulError('no answer'), new TypeError('x is not a function')];
   const loop = repeatBlockingQuery({
-    ask: async () => (asked.shift() as () => { index: bigint; content: string })(),
+    ask: async () => {
+      throw asked.shift() ?? abort.abort();
+    },
     answered: () => true,
-    failed: (error) => failures.push(error),
+    failed: ({ message }) => failures.push(message),
     wait: 1000,
-    signal: new AbortController().signal,
+    signal: abort.signal,
   });
   await assert.rejects(loop, new TypeError('x is not a function'));
-  assert.deepEqual(
-    failures.map(({ message }) => message),
-    ['no answer'],
-  );
+  assert.deepEqual(failures, ['no answer']);
+});
+
+test('so does one that is thrown where the answer is used', async () => {
+  const abort = new AbortController();
+  let asked = 0;
+  const loop = repeatBlockingQuery({
+    ask: async () => {
+      asked += 1;
+      if (asked > 1) abort.abort();
+      return { index: 1n, content: 'a' };
+    },
+    answered() {
+      throw new TypeError('x is not a function');
+    },
+    failed: assert.fail,
+    wait: 1000,
+    signal: abort.signal,
+  });
+  await assert.rejects(loop, new TypeError('x is not a function'));
+});
+
+test('a wrong request is repeated after half a minute, or a minute at most', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  syncBuiltinESMExports();
+  const abort = new AbortController();
+  t.after(() => {
+    abort.abort();
+    t.mock.timers.reset();
+    syncBuiltinESMExports();
+  });
+  let asked = 0;
+  repeatBlockingQuery({
+    async ask() {
+      asked += 1;
+      throw new ConsulError('400 Invalid wait', 400, true);
+    },
+    answered: () => assert.fail(),
+    failed() {},
+    wait: 1000,
+    signal: abort.signal,
+  });
+  async function pass(ms: number) {
+    await new Promise(setImmediate);
+    t.mock.timers.tick(ms);
+    await new Promise(setImmediate);
+  }
+  await pass(29_999);
+  assert.equal(asked, 1);
+  await pass(30_001);
+  assert.equal(asked, 2);
 });
