@@ -45,7 +45,7 @@ export function startAgent(first: Config, log: Log): Agent {
     if (change.kind !== 'held') changed(change.upstream);
   }
 
-  /** @param name of the upstream of which something else is wanted; undefined: of any */
+  /** @param name of the upstream of which something else is desired; undefined: of any */
   function changed(name?: string): void {
     targets.changed(name);
     // The snapshot is of what nginx has, and that is the other agent's then.

@@ -37,7 +37,7 @@ export interface Pushed {
 }
 
 /**
- * Brings a target from the document that it has to the one wanted, in parts,
+ * Brings a target from the document that it has to the one desired, in parts,
  * each on the condition that nobody else wrote in between. When a part is
  * refused, it goes without the peers and settings that the target names; where
  * it names none, upstream by upstream, so that a bad one does not hold up the

@@ -12,7 +12,7 @@ import { createRefusals } from './refusals.ts';
 export interface Target {
   /** An agent of another configuration has the target. */
   readonly isWaiting: boolean;
-  /** What is wanted of an upstream is another now; without a name: perhaps of each. */
+  /** What is desired of an upstream is another now; without a name: perhaps of each. */
   changed(name?: string): void;
   /** @throws Error when the token file cannot be read */
   readToken(): void;
@@ -52,7 +52,7 @@ export function startTarget(options: TargetOptions): Target {
   let isWaiting = false;
   let mirror: Mirror | undefined;
   let instance: string | undefined;
-  /** Upstreams that may differ from what is wanted; undefined: all of them may. */
+  /** Upstreams that may differ from what is desired; undefined: all of them may. */
   let dirty: Set<string> | undefined;
   /** Those that the log has said to be of others. */
   const foreign = new Set<string>();

@@ -11,7 +11,7 @@ export interface Targets {
    * @throws Error when a token file cannot be read; then nothing has changed
    */
   prepare(configs: TargetConfig[]): () => void;
-  /** What is wanted of an upstream is another now; without a name: perhaps of each. */
+  /** What is desired of an upstream is another now; without a name: perhaps of each. */
   changed(name?: string): void;
   /** Agents of another configuration have all of them. */
   areOfOthers(): boolean;

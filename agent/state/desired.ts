@@ -2,8 +2,8 @@ import { type Document, entry, type Peers, type Settings, type Upstream } from '
 import { type DocumentPatch, diffDocuments } from './parts.ts';
 import type { State } from './state.ts';
 
-/** What the agent wants of one upstream. */
-export interface Wanted {
+/** What the agent knows that one upstream should be, whatever a target has. */
+export interface Desired {
   settings: Settings;
   /** undefined: not known. */
   peers: Peers | undefined;
@@ -18,30 +18,30 @@ const foreign = Symbol('foreign');
 
 /**
  * What a target should have of one upstream, given what it has. One of another
- * owner stays; one of our own that is not wanted goes, once the set of upstreams
+ * owner stays; one of our own that is not desired goes, once the set of upstreams
  * is known; peers that did not come from Consul never replace those of the target.
  *
  * @param has undefined: the target has none of that name
- * @returns undefined when it should have none; `foreign` when its name is wanted
+ * @returns undefined when it should have none; `foreign` when its name is desired
  *   and it is another's
  */
-function desired(
+function shouldHave(
   has: Upstream | undefined,
-  want: Wanted | undefined,
+  desired: Desired | undefined,
   { owner, isKnown }: { owner: string; isKnown: boolean },
 ): Upstream | undefined | typeof foreign {
   const isForeign = has !== undefined && has.owner !== owner;
-  if (want === undefined) return isForeign || !isKnown ? has : undefined;
+  if (desired === undefined) return isForeign || !isKnown ? has : undefined;
   if (isForeign) return foreign;
-  const peers = want.live ? want.peers : (has?.peers ?? want.peers);
-  if (peers === undefined && !want.answered) return has;
-  return { owner, ...want.settings, peers: peers ?? {} };
+  const peers = desired.live ? desired.peers : (has?.peers ?? desired.peers);
+  if (peers === undefined && !desired.answered) return has;
+  return { owner, ...desired.settings, peers: peers ?? {} };
 }
 
 export interface Difference {
   /** undefined: there is none. */
   patch: DocumentPatch | undefined;
-  /** Those whose name is wanted, and that are of another owner or of nobody. */
+  /** Those whose name is desired, and that are of another owner or of nobody. */
   foreign: string[];
 }
 
@@ -55,7 +55,7 @@ export interface Difference {
 export function difference(
   has: Document,
   names: Iterable<string>,
-  state: Pick<State, 'wanted' | 'isKnown'>,
+  state: Pick<State, 'desired' | 'isKnown'>,
   owner: string,
 ): Difference {
   const from: [string, Upstream][] = [];
@@ -63,13 +63,13 @@ export function difference(
   const foreigners: string[] = [];
   for (const name of names) {
     const had = entry(has.upstreams, name);
-    const want = desired(had, state.wanted(name), { owner, isKnown: state.isKnown });
-    if (want === foreign) {
+    const should = shouldHave(had, state.desired(name), { owner, isKnown: state.isKnown });
+    if (should === foreign) {
       foreigners.push(name);
       continue;
     }
     if (had !== undefined) from.push([name, had]);
-    if (want !== undefined) to.push([name, want]);
+    if (should !== undefined) to.push([name, should]);
   }
   const document = (upstreams: [string, Upstream][]) => ({
     upstreams: Object.fromEntries(upstreams),
@@ -83,10 +83,10 @@ export function allNames(has: Document, state: Pick<State, 'names'>): Set<string
 }
 
 /** The document of our own upstreams, as the snapshot holds it: those with known peers. */
-export function ownDocument(state: Pick<State, 'names' | 'wanted'>, owner: string): Document {
+export function ownDocument(state: Pick<State, 'names' | 'desired'>, owner: string): Document {
   const upstreams: [string, Upstream][] = [];
   for (const name of state.names()) {
-    const { settings, peers } = state.wanted(name) ?? {};
+    const { settings, peers } = state.desired(name) ?? {};
     if (peers !== undefined) upstreams.push([name, { owner, ...settings, peers }]);
   }
   return { upstreams: Object.fromEntries(upstreams) };

@@ -1,5 +1,5 @@
 import { type PeerChanges, peerChanges } from './changes.ts';
-import type { Wanted } from './desired.ts';
+import type { Desired } from './desired.ts';
 import type { Peers, Settings } from './document.ts';
 import type { Held, HoldKind, Observation, Overview } from './hold.ts';
 import * as kinds from './holds/kinds.ts';
@@ -27,7 +27,7 @@ export interface Known extends Declared {
 /** What has happened to one upstream. */
 export type Change = { upstream: string } & (
   | { kind: 'declared' | 'withdrawn' }
-  /** What is wanted of it is another now; no changes: only what we know of it is. */
+  /** What is desired of it is another now; no changes: only what we know of it is. */
   | { kind: 'observed'; changes: PeerChanges | undefined }
   /** In words for people. */
   | { kind: 'held' | 'believed'; why: string }
@@ -65,8 +65,8 @@ export interface State {
    */
   confirm(name: string, held: Held, observation: Observation, now: number): void;
   get(name: string): Readonly<Known> | undefined;
-  /** What a target should have of it; undefined: it is not to be kept. */
-  wanted(name: string): Wanted | undefined;
+  /** undefined: it is not to be kept. */
+  desired(name: string): Desired | undefined;
   names(): Iterable<string>;
   overview(): Overview;
 }
@@ -196,7 +196,7 @@ export function createState(happened: (change: Change) => void): State {
       }
     },
     get: (name) => upstreams.get(name),
-    wanted(name) {
+    desired(name) {
       const known = upstreams.get(name);
       if (known === undefined) return undefined;
       const { settings, peers, live, shows } = known;
