@@ -5,7 +5,7 @@ import { reason } from '../telemetry/log.ts';
 import { backoff, sleep } from '../util/backoff.ts';
 import { brief } from '../util/text.ts';
 
-export interface FollowOptions<Content>
+interface FollowOptions<Content>
   extends Pick<BlockingQueryOptions<Content>, 'ask' | 'failed' | 'wait'> {
   /** The name of the upstream. */
   upstream: string;

@@ -5,7 +5,7 @@ import type { FaultLog } from '../telemetry/bounded.ts';
 import { backoff } from '../util/backoff.ts';
 import { sayFault } from './follow.ts';
 
-export interface Settler {
+interface Settler {
   /** Looks at what is held now, and again until nothing is. */
   settle(): void;
   /** What could not be confirmed of the upstream is of no matter any more. */
@@ -13,7 +13,7 @@ export interface Settler {
   stop(): void;
 }
 
-export interface SettleOptions {
+interface SettleOptions {
   state: State;
   /**
    * Observes an upstream once more, and surely.

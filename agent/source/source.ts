@@ -27,7 +27,7 @@ export interface SourceOptions<Config = SourceConfig> {
 }
 
 /** Hears what there is to say of an upstream. */
-export interface Observer {
+interface Observer {
   /** @returns whether anything is other than before */
   observed(observation: Observation): boolean;
   /** Nothing can be said now. It is tried again. */

@@ -8,14 +8,14 @@ import { createOutage } from '../telemetry/outage.ts';
 import { createSettler } from './settle.ts';
 import { openSource, type Source } from './source.ts';
 
-export interface SourcesOptions {
+interface SourcesOptions {
   /** Hears what they say. */
   state: State;
   config: () => Config;
   log: Log;
 }
 
-export interface Sources {
+interface Sources {
   /**
    * Makes ready for another configuration of Consul, or reads the token again.
    *

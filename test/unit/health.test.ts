@@ -23,7 +23,10 @@ interface Options {
 
 interface Followed {
   source: Source;
-  /** Consul answers the query that it holds. */
+  fake: FakeConsul;
+  /** Consul answers the last query that it holds. */
+  reply: (entries: unknown[]) => void;
+  /** The same, and waits for the next query. */
   answer: (entries: unknown[]) => Promise<void>;
   /** The addresses of each answer that was taken. */
   taken: string[];
@@ -82,25 +85,30 @@ async function start(t: TestContext, options: Options): Promise<Followed> {
     await fake.stop();
   });
   let index = 7;
-  async function answer(entries: unknown[]) {
-    await until('the query', () => held !== undefined);
+  function reply(entries: unknown[]) {
     const response = held as ServerResponse;
     held = undefined;
     index += 1;
     ok(index, entries)(response);
+  }
+  async function answer(entries: unknown[]) {
+    await until('the query', () => held !== undefined);
+    reply(entries);
     await until('the next query', () => held !== undefined);
   }
-  return Object.assign(followed, { source, answer });
+  return Object.assign(followed, { source, fake, reply, answer });
 }
 
 /** A lookup of names that have no answer until the test gives one. */
-function later(): { lookup: Lookup; end: (result: string[] | Error) => void } {
+function later() {
   let end = (_: string[] | Error) => {};
+  let isAsked = false;
   const lookup: Lookup = () =>
     new Promise((resolve, reject) => {
+      isAsked = true;
       end = (result) => (result instanceof Error ? reject(result) : resolve(result));
     });
-  return { lookup, end: (result) => end(result) };
+  return { lookup, end: (result: string[] | Error) => end(result), isAsked: () => isAsked };
 }
 
 test('a name that is being looked up holds up nobody, and comes when it is found', async (t) => {
@@ -174,6 +182,25 @@ test('a fault of our own is that service’s: said once with its stack, not laid
   );
   assert.equal(it.log[0]?.level, 50);
   assert.match(it.log[0]?.stack ?? '', /^TypeError: x is not a function\n +at .*health\.test\.ts/);
+});
+
+test('it is confirmed by a consistent read, that has the rights, with all names looked up', async (t) => {
+  const { lookup, end, isAsked } = later();
+  const it = await start(t, { entries: [entry('a', '10.0.0.5')], lookup });
+  await until('it is followed', () => it.fake.requests.length === 2);
+  const confirmed = it.source.confirm(AbortSignal.timeout(10_000));
+  await until('the rights are asked for', () => it.fake.requests.length === 3);
+  await it.answer([{ Allow: true }, { Allow: true }]);
+  const [, , rights, read] = it.fake.requests;
+  assert.equal(rights?.url.pathname, '/v1/internal/acl/authorize');
+  assert(read?.url.searchParams.has('consistent'));
+  it.reply([entry('b', '10.0.0.6'), entry('c', 'slow.test')]);
+  await until('the look-up', isAsked);
+  end(['10.0.0.9']);
+  const { instances, peers } = await confirmed;
+  assert.deepEqual([instances, Object.keys(peers)], [2, ['10.0.0.6:80', '10.0.0.9:80']]);
+  // It is the state that takes it.
+  assert.deepEqual(it.taken, ['10.0.0.5:80']);
 });
 
 test('many malformed instances are one short line', async (t) => {

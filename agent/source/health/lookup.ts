@@ -4,7 +4,7 @@ import { readFile } from 'node:fs/promises';
 /** Finds the addresses of a host name. @throws Error when there are none, or none in time */
 export type Lookup = (name: string) => Promise<string[]>;
 
-export interface LookupOptions {
+interface LookupOptions {
   /** DNS servers as `address:port`; else those of the machine. */
   servers?: string[];
   /** In the form of hosts(5). */

@@ -1,7 +1,7 @@
 import { isIP } from 'node:net';
 import type { Lookup } from './lookup.ts';
 
-export interface Resolution {
+interface Resolution {
   /** What is known now of each name; one that was never found has none. */
   addresses: ReadonlyMap<string, string[]>;
   /** The names of which nothing is known yet, since their first look-up goes on. */
@@ -23,7 +23,7 @@ export interface Resolver {
   settled(): Promise<void>;
 }
 
-export interface ResolverOptions {
+interface ResolverOptions {
   lookup: Lookup;
   /** Hears that a name has other addresses now, or has none and is awaited no more. */
   changed: () => void;

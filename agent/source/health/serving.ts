@@ -22,7 +22,7 @@ export interface HealthPolicy {
   panic_threshold: number | undefined;
 }
 
-export interface Serving {
+interface Serving {
   peers: Peers;
   /** Too few are healthy, so health is not looked at. */
   panic: boolean;
