@@ -1,6 +1,6 @@
 import pRetry from 'p-retry';
 import { ConsulError } from '../consul/error.ts';
-import { AdminError } from '../openresty/admin.ts';
+import { AdminError } from '../openresty/error.ts';
 
 /** Runs work that may be repeated up to four times, about 1.5 s in all. */
 export function retry<T>(work: () => Promise<T>, signal: AbortSignal): Promise<T> {

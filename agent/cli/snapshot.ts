@@ -35,7 +35,7 @@ function read(path: string): ReadSnapshot {
   try {
     snapshot = loadSnapshot(path);
   } catch (error) {
-    throw new Error(`${path}: ${(error as Error).message}`);
+    throw new Error(`${path}: ${(error as Error).message}`, { cause: error });
   }
   if (snapshot === undefined) throw new Error(`${path}: no such file`);
   return snapshot;

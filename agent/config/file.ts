@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { parseDocument as parseYaml } from 'yaml';
-import { refusal } from '../util/invalid.ts';
+import { whyInvalid } from '../util/invalid.ts';
 import { ConfigError } from './error.ts';
 import { type FileConfig, fileSchema } from './file-schema.ts';
 
@@ -14,7 +14,7 @@ export function readConfigFile(path: string): FileConfig {
   try {
     text = readFileSync(path, 'utf8');
   } catch (error) {
-    throw new ConfigError(`${path}: ${(error as Error).message}`);
+    throw new ConfigError(`${path}: ${(error as Error).message}`, 'config/unreadable', error);
   }
   return parseConfig(text, path);
 }
@@ -36,7 +36,7 @@ export function parseConfig(text: string, name: string): FileConfig {
   }
   if (holdsItself(value)) throw new ConfigError(`${name}: an alias stands in what it names`);
   const result = fileSchema.safeParse(value);
-  if (!result.success) throw new ConfigError(`${name}: ${refusal(result.error, value)}`);
+  if (!result.success) throw new ConfigError(`${name}: ${whyInvalid(result.error, value)}`);
   return result.data;
 }
 

@@ -1,13 +1,15 @@
 import { Agent as HttpAgent } from 'node:http';
 import { Agent as HttpsAgent } from 'node:https';
-import got, { type Got } from 'got';
+import got, { type Got, RequestError } from 'got';
 import { z } from 'zod';
 import type { TargetConfig } from '../config/config.ts';
+import { ConfigError } from '../config/error.ts';
 import type { Document } from '../state/document.ts';
 import type { DocumentPatch } from '../state/parts.ts';
 import { reason } from '../telemetry/log.ts';
 import { brief } from '../util/text.ts';
 import { readToken } from '../util/token-file.ts';
+import { AdminError, codeOf } from './error.ts';
 import type { Identity } from './lease.ts';
 import type { Fault } from './left-out.ts';
 
@@ -46,21 +48,6 @@ export interface AdminClient {
   /** Another client of the same target, on a connection of its own. */
   another(): AdminClient;
   close(): void;
-}
-
-/** The target could not be reached, or answered what it should not have. */
-export class AdminError extends Error {
-  override name = 'AdminError';
-  /** undefined: no answer. */
-  readonly status: number | undefined;
-  /** What is wrong with a patch; empty where the target does not say. */
-  readonly faults: Fault[];
-
-  constructor(message: string, status?: number, faults: Fault[] = []) {
-    super(message);
-    this.status = status;
-    this.faults = faults;
-  }
 }
 
 interface Answer {
@@ -134,7 +121,7 @@ function createClient(config: TargetConfig, firstToken: string | undefined): Adm
       }
       return { status, etag: received.etag, body: answer.body };
     } catch (error) {
-      throw new AdminError(`${who}: ${reason(error)}`);
+      throw asAdminError(error, who);
     }
   }
 
@@ -154,7 +141,7 @@ function createClient(config: TargetConfig, firstToken: string | undefined): Adm
       if (answer.status === 304 && etag !== undefined) return undefined;
       const document = expectJson(answer, who);
       if (!isDocument(document) || answer.etag === undefined) {
-        throw new AdminError(`${who}: this is not the admin endpoint of Reloadless`);
+        throw unusable(`${who}: this is not the admin endpoint of Reloadless`);
       }
       return { document, etag: answer.etag };
     },
@@ -162,7 +149,7 @@ function createClient(config: TargetConfig, firstToken: string | undefined): Adm
       const headers = { 'content-type': 'application/merge-patch+json', 'if-match': etag };
       const answer = await call('PATCH', '/v1/upstreams', signal, headers, JSON.stringify(patch));
       expectJson(answer, who);
-      if (answer.etag === undefined) throw new AdminError(`${who}: no ETag`);
+      if (answer.etag === undefined) throw unusable(`${who}: no ETag`);
       return answer.etag;
     },
     async status(signal) {
@@ -194,6 +181,21 @@ function createClient(config: TargetConfig, firstToken: string | undefined): Adm
   };
 }
 
+/** An error that is not of the connection is ours, and stays what it is. */
+function asAdminError(error: unknown, who: string): unknown {
+  const message = `${who}: ${reason(error)}`;
+  // Its cause is Node's; got's own holds the request, and with it the token.
+  if (error instanceof RequestError) {
+    return new AdminError('openresty/unreachable', message, { cause: error.cause });
+  }
+  if (!(error instanceof ConfigError)) return error;
+  return new AdminError('openresty/refused', message, { cause: error });
+}
+
+function unusable(message: string): AdminError {
+  return new AdminError('openresty/unusable', message);
+}
+
 function leasePath(owner: string): string {
   return `/v1/agents/${encodeURIComponent(owner)}`;
 }
@@ -207,14 +209,14 @@ const identitySchema = z.object({
 
 function parseIdentity(value: unknown, who: string): Identity {
   const parsed = identitySchema.safeParse(value);
-  if (!parsed.success) throw new AdminError(`${who}: the answer names no agent`);
+  if (!parsed.success) throw unusable(`${who}: the answer names no agent`);
   return parsed.data;
 }
 
 function expectJson(answer: Answer, who: string): unknown {
   if (answer.status !== 200) throw failure(answer, who);
   const value = parse(answer.body);
-  if (value === undefined) throw new AdminError(`${who}: the answer is not JSON`, answer.status);
+  if (value === undefined) throw unusable(`${who}: the answer is not JSON`);
   return value;
 }
 
@@ -224,9 +226,9 @@ function failure({ status, body }: Answer, who: string): AdminError {
   const { title, detail, pointer } = problem ?? {};
   const why = [title, detail, pointer].filter((text) => typeof text === 'string').join(': ');
   return new AdminError(
+    codeOf(status),
     `${who}: ${status}${why === '' ? '' : ` ${brief(why, 1000)}`}`,
-    status,
-    faultsOf(problem),
+    { status, faults: faultsOf(problem) },
   );
 }
 

@@ -2,7 +2,8 @@ import { createHash } from 'node:crypto';
 import { hostname } from 'node:os';
 import type { Config } from '../config/config.ts';
 import type { Log } from '../telemetry/log.ts';
-import { type AdminClient, AdminError } from './admin.ts';
+import type { AdminClient } from './admin.ts';
+import { AdminError } from './error.ts';
 
 /** Who an agent is, as `PUT /v1/agents/{owner}` takes it. */
 export interface Identity {

@@ -8,15 +8,12 @@ import {
   removals,
   type UpstreamPatch,
 } from '../state/parts.ts';
-import { type AdminClient, AdminError, type Mirror } from './admin.ts';
+import type { AdminClient, Mirror } from './admin.ts';
+import { AdminError } from './error.ts';
 import { blame, type LeftOut, without } from './left-out.ts';
 
 /** So that one part takes a worker a few milliseconds. */
 const peersInPart = 1000;
-
-/** Not valid, or too large a body: about one upstream. */
-const faults = [413, 422];
-const full = 507;
 
 /** What a target would not have of an upstream. */
 export interface Refusal {
@@ -69,7 +66,8 @@ export async function push(
       return undefined;
     } catch (error) {
       if (!(error instanceof AdminError)) throw error;
-      if (error.status !== full && !faults.includes(error.status ?? 0)) throw error;
+      // Anything else is not about one upstream.
+      if (!isFull(error) && error.code !== 'openresty/invalid') throw error;
       return error;
     }
   }
@@ -78,7 +76,7 @@ export async function push(
   function isHopeless(name: string, change: UpstreamPatch | null): boolean {
     const error = errors.get(name);
     if (error === undefined) return false;
-    return error.status !== full || !Object.values(change?.peers ?? {}).includes(null);
+    return !isFull(error) || !Object.values(change?.peers ?? {}).includes(null);
   }
 
   function withoutLeftOut(patch: DocumentPatch): DocumentPatch {
@@ -116,7 +114,7 @@ export async function push(
 
   async function fit(name: string, change: UpstreamPatch | null, why: AdminError): Promise<void> {
     errors.set(name, why);
-    if (why.status !== full || change === null) return;
+    if (!isFull(why) || change === null) return;
     const sending = portions(entry(mirror.document.upstreams, name), change);
     for (let next = sending.next(); !next.done; ) {
       const error = await send({ upstreams: { [name]: next.value } });
@@ -135,7 +133,7 @@ export async function push(
     if (rest === undefined || removals(rest) >= removals(todo)) break;
     // What has left since may have made room for what was refused before.
     todo = rest;
-    for (const [name, { status }] of errors) if (status === full) errors.delete(name);
+    for (const [name, error] of errors) if (isFull(error)) errors.delete(name);
   }
   const refused = new Map<string, Refusal>();
   for (const [name, change] of Object.entries(rest?.upstreams ?? {})) {
@@ -146,9 +144,13 @@ export async function push(
   return { mirror, changed: [...changed], refused, leftOut };
 }
 
+export function isFull({ code }: AdminError): boolean {
+  return code === 'openresty/full';
+}
+
 function messageOf(name: string, error: AdminError, rest: UpstreamPatch | null): string {
   const missing = Object.values(rest?.peers ?? {}).filter((peer) => peer !== null).length;
-  if (error.status !== full || missing === 0) return `${name} was refused: ${error.message}`;
+  if (!isFull(error) || missing === 0) return `${name} was refused: ${error.message}`;
   const what = missing === 1 ? 'peer is' : 'peers are';
   return `${name}: ${missing} new or changed ${what} left out: ${error.message}`;
 }

@@ -3,7 +3,7 @@ import { type DocumentPatch, removals, type UpstreamPatch } from '../state/parts
 import type { Log } from '../telemetry/log.ts';
 import { backoff } from '../util/backoff.ts';
 import { describe, type LeftOut, within, without } from './left-out.ts';
-import type { Pushed, Refusal } from './push.ts';
+import { isFull, type Pushed, type Refusal } from './push.ts';
 
 interface Known {
   /** What was refused as a whole; undefined: nothing. */
@@ -56,7 +56,7 @@ export function createRefusals(target: string, log: Log): Refusals {
     const { error, rest, message } = refusal;
     const missing = Object.keys(rest?.peers ?? {}).length;
     // The message counts bytes, which are others each time.
-    const said = error.status === 507 ? `507 ${missing}` : message;
+    const said = isFull(error) ? `${error.code} ${missing}` : message;
     const line = { upstream: name, target, err: error };
     if (said === before?.said) log.debug(line, message);
     else log.error(line, message);
@@ -107,7 +107,7 @@ export function createRefusals(target: string, log: Log): Refusals {
         known.set(name, {
           change: refusal?.rest,
           said,
-          isFull: refusal?.error.status === 507,
+          isFull: refusal !== undefined && isFull(refusal.error),
           leftOut: out,
           failures,
           retryAt: isNext ? now + 1000 + backoff(failures, 1000, 30_000) : before.retryAt,

@@ -2,9 +2,10 @@ import { allNames, difference } from '../state/desired.ts';
 import { type Document, putSubset, subset } from '../state/document.ts';
 import type { State } from '../state/state.ts';
 import { type Log, reason } from '../telemetry/log.ts';
-import { backoff, sleep } from '../util/backoff.ts';
+import { sleep } from '../util/backoff.ts';
+import { pauseAfter } from '../util/coded-error.ts';
 import { createWaker } from '../util/waker.ts';
-import { type AdminClient, AdminError, type Mirror } from './admin.ts';
+import type { AdminClient, Mirror } from './admin.ts';
 import { createLease, type Owner } from './lease.ts';
 import { push } from './push.ts';
 import { createRefusals } from './refusals.ts';
@@ -34,9 +35,6 @@ export interface TargetOptions {
 
 /** Between two looks at a target where nothing changes, in ms. */
 const interval = 1000;
-
-/** In a row, before a fight with another writer is left to cool down. */
-const conflictsAtOnce = 10;
 
 /**
  * Keeps one target at the desired state until stopped: one push in flight, the
@@ -114,19 +112,15 @@ export function startTarget(options: TargetOptions): Target {
     return !isWaiting;
   }
 
-  /** @returns how long to wait before the next try, in ms */
-  function failed(error: unknown, failures: number): number {
+  function failed(error: unknown, pause: number): void {
     mirror = undefined;
     dirty = undefined;
-    const status = error instanceof AdminError ? error.status : undefined;
-    if (status === 412 && failures <= conflictsAtOnce) return 0;
+    // Another has written: one more try is all that it takes.
+    if (pause === 0) return;
     const line = `${reason(error)}: trying again`;
     if (reported) log.debug({ err: error }, line);
     else log.error({ err: error }, line);
     reported = true;
-    // No answer; or another token, which we look for with each try.
-    const isSoon = status === undefined || status === 401 || status === 403;
-    return isSoon ? backoff(failures, 100, 1000) : backoff(failures, 200, 10_000);
   }
 
   async function run(): Promise<void> {
@@ -143,7 +137,9 @@ export function startTarget(options: TargetOptions): Target {
       } catch (error) {
         if (signal.aborted) return;
         failures += 1;
-        await sleep(failed(error, failures), signal);
+        const pause = pauseAfter(error, failures);
+        failed(error, pause);
+        await sleep(pause, signal);
       }
     }
   }

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs';
 import { lstat, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
+import { SnapshotError } from './error.ts';
 import {
   decodeSnapshot,
   encodeSnapshot,
@@ -15,7 +16,7 @@ const stale = 3_600_000;
 
 /**
  * @returns undefined when there is no file
- * @throws Error when it cannot be read or is no regular file
+ * @throws SnapshotError when it cannot be read or is no regular file
  */
 export function readSnapshotFile(path: string): Buffer | undefined {
   let fd: number;
@@ -24,28 +25,41 @@ export function readSnapshotFile(path: string): Buffer | undefined {
     fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    throw error;
+    throw asSnapshotError('snapshot/unreadable', error);
   }
   try {
     const about = fstatSync(fd);
-    if (!about.isFile()) throw new Error('it is not a regular file');
-    if (about.size > largest) throw new Error(`it has ${about.size} bytes, the most is ${largest}`);
+    if (!about.isFile()) throw unreadable('it is not a regular file');
+    if (about.size > largest)
+      throw unreadable(`it has ${about.size} bytes, the most is ${largest}`);
     return readFileSync(fd);
+  } catch (error) {
+    throw asSnapshotError('snapshot/unreadable', error);
   } finally {
     closeSync(fd);
   }
 }
 
+function unreadable(message: string): SnapshotError {
+  return new SnapshotError('snapshot/unreadable', message);
+}
+
+/** Only what the system says is about the file. */
+function asSnapshotError(code: SnapshotError['code'], error: unknown): unknown {
+  const { syscall, message } = error as NodeJS.ErrnoException;
+  return syscall === undefined ? error : new SnapshotError(code, message, error);
+}
+
 /**
  * @returns undefined when there is no file
- * @throws Error saying how the file is damaged, or why it cannot be read
+ * @throws CodedError saying how the file is damaged, or why it cannot be read
  */
 export function loadSnapshot(path: string): ReadSnapshot | undefined {
   const bytes = readSnapshotFile(path);
   return bytes && decodeSnapshot(bytes);
 }
 
-/** Writes a snapshot. Its group may read it: an nginx whose master is not root. */
+/** Writes a snapshot. Its group may read it: an nginx whose master is not root. @throws SnapshotError */
 export async function saveSnapshot(path: string, snapshot: Snapshot): Promise<void> {
   await replaceFile(path, encodeSnapshot(snapshot));
 }
@@ -53,8 +67,19 @@ export async function saveSnapshot(path: string, snapshot: Snapshot): Promise<vo
 /**
  * Writes a file so that a reader, and a machine that loses its power, finds the
  * old one or the new one, however many write at once.
+ *
+ * @throws SnapshotError when it cannot be written
  */
 export async function replaceFile(path: string, bytes: Buffer): Promise<void> {
+  try {
+    await replace(path, bytes);
+    await removeStale(path);
+  } catch (error) {
+    throw asSnapshotError('snapshot/unwritten', error);
+  }
+}
+
+async function replace(path: string, bytes: Buffer): Promise<void> {
   const temporary = `${path}.${randomBytes(8).toString('hex')}.tmp`;
   try {
     // x: fails where anything is, a symbolic link too
@@ -82,7 +107,6 @@ export async function replaceFile(path: string, bytes: Buffer): Promise<void> {
   } finally {
     await folder.close();
   }
-  await removeStale(path);
 }
 
 /** Writers that were killed have left their temporary files. */

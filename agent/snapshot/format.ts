@@ -2,7 +2,8 @@ import { crc32 } from 'node:zlib';
 import { z } from 'zod';
 import type { Document } from '../state/document.ts';
 import { siftDocument } from '../state/document-schema.ts';
-import { refusal } from '../util/invalid.ts';
+import { whyInvalid } from '../util/invalid.ts';
+import { SnapshotError } from './error.ts';
 
 // The reader in nginx, lua/reloadless/boot/snapshot.lua, has the same rules:
 // test/cases/snapshots.json is run through both.
@@ -36,7 +37,7 @@ const header = z.object({
  * Two lines: a header with the length in bytes and the CRC-32 of the second,
  * and the document.
  *
- * @throws Error when it is larger than a snapshot may be
+ * @throws SnapshotError when it is larger than a snapshot may be
  */
 export function encodeSnapshot({ savedAt, document }: Snapshot): Buffer {
   const body = Buffer.from(JSON.stringify(document));
@@ -48,27 +49,34 @@ export function encodeSnapshot({ savedAt, document }: Snapshot): Buffer {
   };
   const bytes = Buffer.concat([Buffer.from(`${JSON.stringify(head)}\n`), body, Buffer.from('\n')]);
   if (bytes.length > largest)
-    throw new Error(`it has ${bytes.length} bytes, the most is ${largest}`);
+    throw new SnapshotError(
+      'snapshot/unwritten',
+      `it has ${bytes.length} bytes, the most is ${largest}`,
+    );
   return bytes;
 }
 
-/** @throws Error saying how the snapshot is damaged */
+/** @throws CodedError saying how the snapshot is damaged */
 export function decodeSnapshot(bytes: Buffer): ReadSnapshot {
   const end = bytes.indexOf('\n');
-  if (end === -1) throw new Error('the first line does not end');
+  if (end === -1) throw damaged('the first line does not end');
   const raw = parseJson(bytes.subarray(0, end), 'the first line');
   const head = header.safeParse(raw);
-  if (!head.success) throw new Error(`the first line: ${refusal(head.error, raw)}`);
+  if (!head.success) throw damaged(`the first line: ${whyInvalid(head.error, raw)}`);
   const body = bytes.subarray(end + 1, -1);
   if (body.length !== head.data.length || bytes.at(-1) !== newline) {
     const rest = bytes.length - end - 1;
-    throw new Error(
+    throw damaged(
       `it has ${rest} bytes behind the first line, not ${head.data.length} and a newline`,
     );
   }
-  if (crc32(body) !== head.data.crc32) throw new Error('the checksum does not match');
+  if (crc32(body) !== head.data.crc32) throw damaged('the checksum does not match');
   const sifted = siftDocument(parseJson(body, 'the second line'));
   return { savedAt: new Date(head.data.saved_at), ...sifted };
+}
+
+function damaged(message: string, cause?: unknown): SnapshotError {
+  return new SnapshotError('snapshot/damaged', message, cause);
 }
 
 const newline = 10;
@@ -76,7 +84,7 @@ const newline = 10;
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 /**
- * @throws Error when nginx could not read it: what is not JSON, half of a pair
+ * @throws SnapshotError when nginx could not read it: what is not JSON, half of a pair
  *   of surrogates, or an array, since it cannot tell [] from {}
  */
 function parseJson(bytes: Buffer, what: string): unknown {
@@ -88,9 +96,9 @@ function parseJson(bytes: Buffer, what: string): unknown {
       holdsArray ||= Array.isArray(item);
       return item;
     });
-  } catch {
-    throw new Error(`${what} is not JSON`);
+  } catch (error) {
+    throw damaged(`${what} is not JSON`, error);
   }
-  if (holdsArray) throw new Error(`${what} holds an array: expected objects only`);
+  if (holdsArray) throw damaged(`${what} holds an array: expected objects only`);
   return value;
 }

@@ -1,5 +1,5 @@
 import type { Document } from '../state/document.ts';
-import { backoff } from '../util/backoff.ts';
+import { pauseAfter } from '../util/coded-error.ts';
 import { saveSnapshot } from './file.ts';
 
 export interface SnapshotWriter {
@@ -46,7 +46,7 @@ export function createSnapshotWriter(
     } catch (error) {
       dirty = true;
       failures += 1;
-      if (!stopped) schedule(quiet + backoff(failures, 1000, 30_000));
+      if (!stopped) schedule(quiet + pauseAfter(error, failures));
       report.failed(error as Error, failures);
       return;
     }

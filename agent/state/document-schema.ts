@@ -1,5 +1,6 @@
 import { z } from 'zod';
-import { refusal } from '../util/invalid.ts';
+import { CodedError } from '../util/coded-error.ts';
+import { whyInvalid } from '../util/invalid.ts';
 import { isPeerAddress } from './address.ts';
 import type { Document, Peers, Upstream } from './document.ts';
 import * as field from './field-checks.ts';
@@ -44,21 +45,21 @@ export interface Sifted {
  * Takes what the admin endpoint would take: a bad peer is left out alone, and so
  * is an upstream whose own fields are bad.
  *
- * @throws Error when it is no document at all; all messages name the field, its
+ * @throws CodedError when it is no document at all; all messages name the field, its
  *   value and what was expected
  */
 export function siftDocument(value: unknown): Sifted {
   const whole = document.safeParse(value);
   if (whole.success) return { document: whole.data, leftOut: [] };
   const given = anything.safeParse(value);
-  if (!given.success) throw new Error(refusal(given.error, value));
+  if (!given.success) throw new CodedError('snapshot/damaged', whyInvalid(given.error, value));
   const leftOut: string[] = [];
 
   function take(name: string, part: unknown): Upstream | undefined {
     const input = { upstreams: { [name]: part } };
     const result = document.safeParse(input);
     if (result.success) return result.data.upstreams[name];
-    leftOut.push(refusal(result.error, input));
+    leftOut.push(whyInvalid(result.error, input));
     return undefined;
   }
 

@@ -4,7 +4,7 @@ import { balances } from './balances.ts';
 /**
  * The fields of the document, each with what it may hold. The same rules stand
  * in `lua/reloadless/table/fields.lua`: the values of `test/cases/values.txt` are run
- * through both. The message of a refusal is what was expected, so that a report can put
+ * through both. The message of a check is what was expected, so that a report can put
  * the path and the value before it.
  */
 

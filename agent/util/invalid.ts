@@ -7,7 +7,7 @@ import { brief, show } from './text.ts';
  * @param input what was parsed, to show the value
  * @returns such as `upstreams.web.max_fails: 70000 is not an integer from 0 to 65535`
  */
-export function refusal(error: z.ZodError, input: unknown): string {
+export function whyInvalid(error: z.ZodError, input: unknown): string {
   const issue = error.issues[0];
   if (issue === undefined) return 'not valid';
   const path = issue.path.map(String);

@@ -12,8 +12,12 @@ export function readToken(path: string): string {
   try {
     token = readFileSync(path, 'utf8').trim();
   } catch (error) {
-    throw new ConfigError(`token file ${path}: ${(error as Error).message}`);
+    throw new ConfigError(
+      `token file ${path}: ${(error as Error).message}`,
+      'config/unreadable',
+      error,
+    );
   }
-  if (token === '') throw new ConfigError(`token file ${path} is empty`);
+  if (token === '') throw new ConfigError(`token file ${path} is empty`, 'config/unreadable');
   return token;
 }

@@ -4,7 +4,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { type AdminClient, AdminError } from '../../agent/openresty/admin.ts';
+import type { AdminClient } from '../../agent/openresty/admin.ts';
+import { AdminError } from '../../agent/openresty/error.ts';
 import { push } from '../../agent/openresty/push.ts';
 import type { Document, Peer, Upstream } from '../../agent/state/document.ts';
 import { applyToDocument, diffDocuments } from '../../agent/state/parts.ts';
@@ -40,7 +41,7 @@ async function run(from: Document, to: Document, capacity: number): Promise<Run>
       requests += 1;
       const next = applyToDocument(has, patch);
       const isGrowing = room(next) > room(has);
-      if (isGrowing && room(next) > capacity) throw new AdminError('full', 507);
+      if (isGrowing && room(next) > capacity) throw new AdminError('openresty/full', 'full');
       for (const name of Object.keys(patch.upstreams)) {
         if (serves(to.upstreams[name]) && serves(has.upstreams[name])) {
           assert(serves(next.upstreams[name]), `${name} was emptied`);

@@ -5,7 +5,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { pino } from 'pino';
-import { type AdminClient, AdminError } from '../../agent/openresty/admin.ts';
+import type { AdminClient } from '../../agent/openresty/admin.ts';
+import { AdminError } from '../../agent/openresty/error.ts';
 import type { Fault } from '../../agent/openresty/left-out.ts';
 import { type Pushed, push } from '../../agent/openresty/push.ts';
 import { createRefusals } from '../../agent/openresty/refusals.ts';
@@ -60,7 +61,9 @@ class Target {
     this.requests += 1;
     const faults = faultsOf(patch, this.#answers);
     if (faults.length > 0) {
-      throw new AdminError('422', 422, faults.slice(0, this.#answers.names));
+      throw new AdminError('openresty/invalid', '422', {
+        faults: faults.slice(0, this.#answers.names),
+      });
     }
     const next = applyToDocument(this.has, patch);
     for (const name of Object.keys(patch.upstreams)) {

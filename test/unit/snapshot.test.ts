@@ -82,7 +82,7 @@ test('every single damaged byte and every cut is noticed', () => {
   for (let i = start; i < good.length - 1; i += 1) {
     const bad = Buffer.from(good);
     bad[i] = (bad[i] ?? 0) ^ 1;
-    assert.throws(() => decodeSnapshot(bad), /^Error: the checksum does not match$/);
+    assert.throws(() => decodeSnapshot(bad), /^SnapshotError: the checksum does not match$/);
   }
   for (let i = 0; i < good.length; i += 1) {
     assert.throws(() => decodeSnapshot(good.subarray(0, i)), Error);
@@ -147,13 +147,13 @@ test('what is left out is named, and the rest is read', () => {
 test('what is no regular file is refused at once', () => {
   const path = join(folder, 'odd');
   execFileSync('mkfifo', [path]);
-  assert.throws(() => loadSnapshot(path), /^Error: it is not a regular file$/);
+  assert.throws(() => loadSnapshot(path), /^SnapshotError: it is not a regular file$/);
   rmSync(path);
   mkdirSync(path);
-  assert.throws(() => loadSnapshot(path), /^Error: it is not a regular file$/);
+  assert.throws(() => loadSnapshot(path), /^SnapshotError: it is not a regular file$/);
   rmdirSync(path);
   symlinkSync('/dev/zero', path);
-  assert.throws(() => loadSnapshot(path), /^Error: it is not a regular file$/);
+  assert.throws(() => loadSnapshot(path), /^SnapshotError: it is not a regular file$/);
   rmSync(path);
 });
 

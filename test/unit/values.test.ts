@@ -28,7 +28,10 @@ for (const { verdict, text, wrong } of cases) {
   const what = text.length > 100 ? `${text.slice(0, 97)}...` : text;
   test(`${verdict} ${what}`, () => {
     if (verdict === 'unread') {
-      assert.throws(() => load(text), /^Error: the second line (is not JSON|holds an array)/);
+      assert.throws(
+        () => load(text),
+        /^SnapshotError: the second line (is not JSON|holds an array)/,
+      );
       return;
     }
     const value = JSON.parse(text);

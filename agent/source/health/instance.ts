@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { peerAddress } from '../../state/address.ts';
 import type { Peer } from '../../state/document.ts';
 import * as field from '../../state/field-checks.ts';
-import { refusal } from '../../util/invalid.ts';
+import { whyInvalid } from '../../util/invalid.ts';
 import { brief, clip, show } from '../../util/text.ts';
 import type { Health } from './serving.ts';
 
@@ -67,7 +67,9 @@ export function readInstances(entries: unknown[], port?: string): Instances {
   for (const raw of entries) {
     const entry = entrySchema.safeParse(raw);
     const number = entry.success ? portOf(entry.data.Service, port) : undefined;
-    const why = entry.success ? unreachable(entry.data, number, port) : refusal(entry.error, raw);
+    const why = entry.success
+      ? unreachable(entry.data, number, port)
+      : whyInvalid(entry.error, raw);
     if (entry.success && number !== undefined && why === undefined) {
       instances.push({ node: entry.data.Node.Node, instance: toInstance(entry.data, number) });
     } else {
