@@ -4,6 +4,7 @@ import { type ConsulClient, createConsulClient } from '../consul/api.ts';
 import { ConsulError } from '../consul/error.ts';
 import { createAdminClient } from '../openresty/admin.ts';
 import { describeSource, openSource, type SourceConfig } from '../source/source.ts';
+import { reason } from '../telemetry/log.ts';
 import { columns, type Output, outputLog } from './output.ts';
 
 /**
@@ -18,7 +19,7 @@ export async function check(flags: Flags, offline: boolean, output: Output): Pro
   // The files that these read are a part of the configuration.
   const client = createConsulClient(config.consul);
   for (const target of config.openresty) createAdminClient(target).close();
-  output.out(`consul     ${config.consul.endpoint.name}`);
+  for (const { name } of config.consul.endpoints) output.out(`consul     ${name}`);
   for (const { endpoint } of config.openresty) output.out(`openresty  ${endpoint.name}`);
   const found = offline ? undefined : await askForAll(client, config, output);
   client.close();
@@ -45,12 +46,14 @@ async function askForAll(
     const remembered = () => ({});
     const options = { upstream, config: source, client, consistency, wait, log, remembered };
     const opened = openSource(options);
+    const signal = AbortSignal.timeout(10_000);
     try {
-      seen.set(upstream, await opened.summary(AbortSignal.timeout(10_000)));
+      seen.set(upstream, await opened.summary(signal));
     } catch (error) {
-      if (!(error instanceof ConsulError)) throw error;
-      output.err(`reloadless: ${upstream}: ${error.message}`);
-      code = Math.max(code, error.ourFault ? 2 : 1);
+      if (!(error instanceof ConsulError) && error !== signal.reason) throw error;
+      output.err(`reloadless: ${upstream}: ${reason(error)}`);
+      const isInvalid = error instanceof ConsulError && error.code === 'consul/invalid';
+      code = Math.max(code, isInvalid ? 2 : 1);
     } finally {
       opened.stop();
     }

@@ -15,9 +15,10 @@ export async function run(flags: Flags): Promise<number> {
   const config = loadConfig(flags, process.env);
   const log = createLog(config.log);
   const targets = config.openresty.map(({ endpoint }) => endpoint.name);
+  const consul = config.consul.endpoints.map(({ name }) => name).join(', ');
   log.info(
-    { upstreams: config.upstreams.size, consul: config.consul.endpoint.name, targets },
-    `watching ${[...config.upstreams.keys()].join(', ')} at ${config.consul.endpoint.name} for ${targets.join(', ')}`,
+    { upstreams: config.upstreams.size, consul, targets },
+    `watching ${[...config.upstreams.keys()].join(', ')} at ${consul} for ${targets.join(', ')}`,
   );
   const agent = startAgent(config, log);
 

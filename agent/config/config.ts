@@ -7,7 +7,8 @@ import type { logLevels } from './file-schema.ts';
 export type Consistency = 'stale' | 'default' | 'consistent';
 
 export interface ConsulConfig {
-  endpoint: Endpoint;
+  /** At least one; they are tried in turn. */
+  endpoints: Endpoint[];
   /** Wins over `token`, as in the `consul` command; read again when it is refused. */
   token_file: string | undefined;
   token: string | undefined;

@@ -21,7 +21,12 @@ const tls = z.strictObject({
 });
 
 export const consulSchema = z.strictObject({
-  address: anyText.exactOptional(),
+  address: z
+    .union(
+      [anyText, z.array(anyText).min(1, 'an address or a list of addresses')],
+      'an address or a list of addresses',
+    )
+    .exactOptional(),
   token_file: anyText.exactOptional(),
   datacenter: anyText.exactOptional(),
   namespace: anyText.exactOptional(),

@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import { sourceKinds } from '../source/source.ts';
 import type { Settings } from '../state/document.ts';
 import { isUpstreamName, upstreamName } from '../state/field-checks.ts';
-import { isLoopback, parseEndpoint } from './address.ts';
+import { type Endpoint, isLoopback, parseEndpoint } from './address.ts';
 import {
   type Config,
   type ConsulConfig,
@@ -98,22 +98,9 @@ function resolveConsul(
   env: ConsulEnvironment,
   file: NonNullable<FileConfig['consul']>,
 ): ConsulConfig {
-  const where =
-    flags.consul !== undefined
-      ? '--consul'
-      : env.address !== undefined
-        ? 'CONSUL_HTTP_ADDR'
-        : 'consul.address';
-  let endpoint = parseEndpoint(flags.consul ?? env.address ?? file.address ?? defaultConsul, where);
-  if (env.ssl && flags.consul === undefined && endpoint.socketPath === undefined) {
-    endpoint = {
-      name: endpoint.name.replace(/^http:/, 'https:'),
-      url: endpoint.url.replace(/^http:/, 'https:'),
-    };
-  }
   const tokenInEnv = env.token !== undefined || env.token_file !== undefined;
   return {
-    endpoint,
+    endpoints: consulEndpoints(flags, env, file),
     token_file: tokenInEnv ? env.token_file : file.token_file,
     token: env.token,
     datacenter: file.datacenter,
@@ -129,6 +116,30 @@ function resolveConsul(
       verify: env.verify ?? file.tls?.verify ?? true,
     },
   };
+}
+
+function consulEndpoints(
+  flags: Flags,
+  env: ConsulEnvironment,
+  file: NonNullable<FileConfig['consul']>,
+): Endpoint[] {
+  if (flags.consul !== undefined) return [parseEndpoint(flags.consul, '--consul')];
+  const endpoints =
+    env.address !== undefined
+      ? [parseEndpoint(env.address, 'CONSUL_HTTP_ADDR')]
+      : fileEndpoints(file.address ?? defaultConsul);
+  return env.ssl ? endpoints.map(overTls) : endpoints;
+}
+
+function fileEndpoints(address: string | string[]): Endpoint[] {
+  if (typeof address === 'string') return [parseEndpoint(address, 'consul.address')];
+  return address.map((text, i) => parseEndpoint(text, `consul.address.${i}`));
+}
+
+function overTls(endpoint: Endpoint): Endpoint {
+  if (endpoint.socketPath !== undefined) return endpoint;
+  const secure = (text: string) => text.replace(/^http:/, 'https:');
+  return { name: secure(endpoint.name), url: secure(endpoint.url) };
 }
 
 /**

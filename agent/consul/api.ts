@@ -1,8 +1,11 @@
 import type { Consistency, ConsulConfig } from '../config/config.ts';
+import { ConfigError } from '../config/error.ts';
 import { brief } from '../util/text.ts';
 import { readToken } from '../util/token-file.ts';
-import { asConsulError, ConsulError } from './error.ts';
-import { createTransport, type Reply } from './http1.ts';
+import { createAddresses, type Moved } from './addresses.ts';
+import type { Index } from './blocking-query.ts';
+import { ConsulError } from './error.ts';
+import { createTransport, type Reply, type Transport } from './http1.ts';
 
 export interface HealthQuery {
   service: string;
@@ -11,12 +14,12 @@ export interface HealthQuery {
   /** Not one of a watch: it must not wait until one of their connections is free. */
   isExtra?: boolean;
   /** Blocks until the index is higher or `wait` (in ms) has passed; absent: answers at once. */
-  block?: { index: bigint; wait: number };
+  block?: { index: Index; wait: number };
 }
 
 export interface HealthAnswer {
-  /** Opaque but for its order, and at least 1; undefined: the next query cannot build on it. */
-  index: bigint | undefined;
+  /** undefined: the next query cannot build on it. */
+  index: Index | undefined;
   /** As Consul sent them: all instances, whatever their health. */
   entries: unknown[];
 }
@@ -27,8 +30,12 @@ export interface Readable {
   name: string;
 }
 
+/**
+ * Each call ends with the signal's reason when that is aborted. An error of ours
+ * is not turned into one of Consul's.
+ */
 export interface ConsulClient {
-  /** How a message calls it. */
+  /** How a message calls it: by the address that is asked now. */
   readonly name: string;
   /** Every instance of a service. @throws ConsulError for all but a whole, valid answer */
   health(query: HealthQuery, signal: AbortSignal): Promise<HealthAnswer>;
@@ -56,11 +63,13 @@ const maxStale = 10_000;
  * Asks Consul; it never retries by itself. When the token is refused, its file
  * is read again for the next request.
  *
+ * @param moved hears which of several addresses is used
  * @throws Error when the token or a TLS file cannot be read
  */
-export function createConsulClient(config: ConsulConfig): ConsulClient {
-  const transport = createTransport(config);
-  const name = `Consul at ${config.endpoint.name}`;
+export function createConsulClient(config: ConsulConfig, moved: Moved = () => {}): ConsulClient {
+  const transports = config.endpoints.map((endpoint) => createTransport(endpoint, config));
+  const addresses = createAddresses(transports, moved);
+  const closing = new AbortController();
   let token = currentToken(config);
 
   function common(consistency: Consistency) {
@@ -72,7 +81,12 @@ export function createConsulClient(config: ConsulConfig): ConsulClient {
   }
 
   /** @returns which of at most `maxRights` things the token may not read */
-  async function deniedOf(things: Readable[], signal: AbortSignal): Promise<Readable[]> {
+  async function deniedOf(
+    transport: Transport,
+    things: Readable[],
+    signal: AbortSignal,
+  ): Promise<Readable[]> {
+    const what = `${transport.name}: POST /v1/internal/acl/authorize`;
     const { body } = await transport.call(
       (ctx) => {
         return transport.post('/internal/acl/authorize', {
@@ -89,80 +103,108 @@ export function createConsulClient(config: ConsulConfig): ConsulClient {
         });
       },
       signal,
-      'read',
+      { pool: 'read', held: 0, what },
     );
     if (!Array.isArray(body) || body.length !== things.length) {
-      throw new Error('the answer is not what was asked for');
+      throw new ConsulError('consul/unusable', `${what}: the answer is not what was asked for`);
     }
     const answers = body as ({ Allow?: unknown } | null)[];
     return things.filter((_, i) => answers[i]?.Allow !== true);
   }
 
-  async function ask(query: HealthQuery, signal: AbortSignal): Promise<Reply<unknown>> {
+  function send(
+    transport: Transport,
+    query: HealthQuery,
+    signal: AbortSignal,
+  ): Promise<Reply<unknown>> {
     const { service, filter, consistency, block } = query;
+    // Consul adds up to a sixteenth to the wait (its docs on blocking queries).
+    const held = Math.ceil((block?.wait ?? 0) * (1 + 1 / 16));
     const options = {
       ...common(consistency),
       service,
       ...(filter === undefined ? {} : { filter }),
-      ...(block === undefined ? {} : { index: String(block.index), wait: `${block.wait}ms` }),
-      // Consul adds up to a sixteenth to the wait (its docs on blocking queries).
-      timeout: Math.ceil((block?.wait ?? 0) * (1 + 1 / 16)) + margin,
+      ...(block === undefined ? {} : { index: String(block.index.value), wait: `${block.wait}ms` }),
+      timeout: held + margin,
     };
-    try {
-      return await transport.call(
-        (ctx) => {
-          return transport.consul.health.service({ ...options, ctx } as typeof options);
-        },
-        signal,
-        query.isExtra ? 'read' : 'watch',
-      );
-    } catch (error) {
-      throw refused(error);
+    return transport.call(
+      (ctx) => transport.consul.health.service({ ...options, ctx } as typeof options),
+      signal,
+      { pool: query.isExtra ? 'read' : 'watch', held, what: transport.name },
+    );
+  }
+
+  async function healthAt(
+    transport: Transport,
+    query: HealthQuery,
+    signal: AbortSignal,
+  ): Promise<HealthAnswer> {
+    const { block, ...atOnce } = query;
+    if (block !== undefined && block.index.address !== transport.name) {
+      // Another server counts otherwise, and may not know yet what is known here.
+      return healthAt(transport, { ...atOnce, consistency: 'consistent' }, signal);
     }
+    const reply = await send(transport, query, signal);
+    if (query.consistency === 'stale' && isTooStale(reply)) {
+      const fresh = await send(transport, { ...atOnce, consistency: 'default' }, signal);
+      // An index of the leader would not fit the next stale answer.
+      return { ...validAnswer(fresh, transport.name), index: undefined };
+    }
+    return validAnswer(reply, transport.name);
   }
 
   /** A token may have been replaced: the next request takes the one that the file has now. */
-  function refused(error: unknown, what = name): ConsulError {
-    const known = asConsulError(error, what);
-    if (known.status !== 401 && known.status !== 403) return known;
+  function takeNewToken(error: unknown): void {
+    if (!(error instanceof ConsulError) || error.code !== 'consul/refused') return;
     try {
       token = currentToken(config);
-      return known;
     } catch (unreadable) {
-      return asConsulError(unreadable, name);
+      if (!(unreadable instanceof ConfigError)) throw unreadable;
+      const message = `${addresses.current.name}: ${error.status}, and ${unreadable.message}`;
+      throw new ConsulError('consul/refused', message, { cause: unreadable });
     }
   }
 
   return {
-    name,
+    get name() {
+      return addresses.current.name;
+    },
     async health(query, signal) {
-      const reply = await ask(query, signal);
-      if (query.consistency === 'stale' && isTooStale(reply)) {
-        const { block: _, ...atOnce } = query;
-        const fresh = await ask({ ...atOnce, consistency: 'default' }, signal);
-        // An index of the leader would not fit the next stale answer.
-        return { ...validAnswer(fresh, name), index: undefined };
+      const { block: _, ...atOnce } = query;
+      const look = { ...atOnce, consistency: 'consistent' as const, isExtra: true };
+      try {
+        return await addresses.ask(
+          (transport) => healthAt(transport, query, signal),
+          (first) => healthAt(first, look, closing.signal),
+        );
+      } catch (error) {
+        takeNewToken(error);
+        throw error;
       }
-      return validAnswer(reply, name);
     },
     // See docs/discoveries/consul-empty-without-rights.md.
     async denied(things, signal) {
       const all: Readable[] = [];
       try {
         for (let i = 0; i < things.length; i += maxRights) {
-          all.push(...(await deniedOf(things.slice(i, i + maxRights), signal)));
+          const some = things.slice(i, i + maxRights);
+          all.push(...(await addresses.ask((transport) => deniedOf(transport, some, signal))));
         }
         return all;
       } catch (error) {
-        const known = refused(error, `${name}: POST /v1/internal/acl/authorize`);
-        if (known.status === 401 && known.message.includes('ACL support disabled')) return [];
-        throw known;
+        if (!(error instanceof ConsulError)) throw error;
+        if (error.status === 401 && error.message.includes('ACL support disabled')) return [];
+        takeNewToken(error);
+        throw error;
       }
     },
     readToken() {
       token = currentToken(config);
     },
-    close: transport.close,
+    close() {
+      closing.abort();
+      for (const transport of transports) transport.close();
+    },
   };
 }
 
@@ -185,20 +227,25 @@ function isFiltered(headers: Reply<unknown>['headers']): boolean {
   return headers['x-consul-results-filtered-by-acls'] === 'true';
 }
 
-function validAnswer({ headers, body }: Reply<unknown>, name: string): HealthAnswer {
+/** @param address where it was asked for */
+function validAnswer({ headers, body }: Reply<unknown>, address: string): HealthAnswer {
   if (isFiltered(headers)) {
-    throw new ConsulError(`${name}: the token may not see all of the answer (filtered by ACLs)`);
+    const why = 'the token may not see all of the answer (filtered by ACLs)';
+    throw new ConsulError('consul/filtered', `${address}: ${why}`);
   }
   if (!headers['content-type']?.startsWith('application/json') || !Array.isArray(body)) {
-    throw new ConsulError(`${name}: the answer is not a JSON list`);
+    throw unusable(address, 'the answer is not a JSON list');
   }
   const index = headers['x-consul-index'];
   if (typeof index !== 'string' || !/^\d+$/.test(index)) {
-    throw new ConsulError(`${name}: no X-Consul-Index, this cannot be watched`);
+    throw unusable(address, 'no X-Consul-Index, this cannot be watched');
   }
   const value = BigInt(index);
   // Consul could not read it back.
-  if (value > maxIndex)
-    throw new ConsulError(`${name}: X-Consul-Index ${brief(index, 40)} is no index`);
-  return { index: value > 0n ? value : 1n, entries: body };
+  if (value > maxIndex) throw unusable(address, `X-Consul-Index ${brief(index, 40)} is no index`);
+  return { index: { value: value > 0n ? value : 1n, address }, entries: body };
+}
+
+function unusable(address: string, why: string): ConsulError {
+  return new ConsulError('consul/unusable', `${address}: ${why}`);
 }

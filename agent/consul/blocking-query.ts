@@ -1,18 +1,27 @@
-import { backoff, sleep } from '../util/backoff.ts';
+import { sleep } from '../util/backoff.ts';
+import { pauseAfter } from '../util/coded-error.ts';
 import { ConsulError } from './error.ts';
 import { createPace } from './pace.ts';
+
+/** A point in what one server has seen. */
+export interface Index {
+  /** Opaque but for its order, and at least 1. */
+  value: bigint;
+  /** Of the server: another one counts otherwise. */
+  address: string;
+}
 
 /** What one query is to be, beside what it is about. */
 export interface Question {
   /** Blocks until the index is higher or `wait` (in ms) has passed; absent: answers at once. */
-  block?: { index: bigint; wait: number };
+  block?: { index: Index; wait: number };
   /** Absent: as is usual for the query. */
   consistency?: 'consistent';
 }
 
 export interface Answer<Content> {
   /** undefined: the next query cannot build on it. */
-  index: bigint | undefined;
+  index: Index | undefined;
   content: Content;
 }
 
@@ -43,7 +52,8 @@ const calm = 30_000;
  * A return proves no change, so `answered` looks at the content. An index that
  * goes back is dropped and the content fetched at once. After an error the next
  * query does not block but is consistent, unless Consul has too much to do: what
- * happened meanwhile is learnt first.
+ * happened meanwhile is learnt first. A query that was cut while it was silent is
+ * asked again at once; of what was silent for long enough nothing tight can be made.
  *
  * @throws what `ask` and `answered` throw that is no ConsulError: a fault of ours
  */
@@ -52,7 +62,7 @@ export async function repeatBlockingQuery<Content>(
 ): Promise<void> {
   const { ask, answered, failed, wait, signal } = options;
   const pace = createPace();
-  let index: bigint | undefined;
+  let index: Index | undefined;
   let failures = 0;
   let failedAt = Number.NEGATIVE_INFINITY;
   /** What the last answer said may be past. */
@@ -68,19 +78,21 @@ export async function repeatBlockingQuery<Content>(
     } catch (error) {
       if (signal.aborted) return;
       if (!(error instanceof ConsulError)) throw error;
+      patience = waitAfterError;
+      // The index stays: what comes back may show the past, which this query does not wake for.
+      if (error.code === 'consul/silent') continue;
       index = undefined;
       const time = performance.now();
       failures = time - failedAt > calm ? 1 : failures + 1;
       failedAt = time;
-      patience = waitAfterError;
-      isUnsure = !error.isBusy;
+      isUnsure = error.code !== 'consul/busy';
       failed(error);
-      await sleep(pauseAfter(error, failures), signal);
+      await sleep(error.retryAfter + pauseAfter(error, failures), signal);
       continue;
     }
     isUnsure = false;
     if (index !== undefined) patience = Math.min(wait, patience * 2);
-    const wentBack = index !== undefined && answer.index !== undefined && answer.index < index;
+    const wentBack = isBefore(answer.index, index);
     index = wentBack ? undefined : answer.index;
     const changed = !wentBack && answered(answer.content);
     const pause = pace.after(changed ? 'change' : 'no change');
@@ -88,10 +100,8 @@ export async function repeatBlockingQuery<Content>(
   }
 }
 
-/** @returns how long to wait before the next query, in ms */
-function pauseAfter(error: ConsulError, failures: number): number {
-  if (error.ourFault) return 30_000 + backoff(1, 30_000, 30_000);
-  return error.retryAfter + backoff(failures, 100, 10_000);
+function isBefore(one: Index | undefined, other: Index | undefined): boolean {
+  return one !== undefined && one.address === other?.address && one.value < other.value;
 }
 
 /** Spreads the renewals of many queries: ± 10 %. */

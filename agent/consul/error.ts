@@ -1,60 +1,119 @@
 import type { IncomingHttpHeaders } from 'node:http';
+import { type Code, CodedError } from '../util/coded-error.ts';
 import { brief, show } from '../util/text.ts';
 
+export interface ConsulErrorOptions {
+  status?: number;
+  retryAfter?: number;
+  cause?: unknown;
+}
+
 /** Consul could not be reached, or its answer cannot be used. Nothing may change because of one. */
-export class ConsulError extends Error {
+export class ConsulError extends CodedError {
   override name = 'ConsulError';
+  declare readonly code: Code & `consul/${string}`;
   /** undefined: no answer. */
   readonly status: number | undefined;
-  /** The request itself is wrong, so asking again soon is of no use. */
-  readonly ourFault: boolean;
   /** How long Consul wants to be left alone, in ms. */
   readonly retryAfter: number;
 
-  constructor(message: string, status?: number, ourFault = false, retryAfter = 0) {
-    super(message);
+  constructor(
+    code: ConsulError['code'],
+    message: string,
+    { status, retryAfter = 0, cause }: ConsulErrorOptions = {},
+  ) {
+    super(code, message, { cause });
     this.status = status;
-    this.ourFault = ourFault;
     this.retryAfter = retryAfter;
-  }
-
-  /** It has too much to do (429, 503): a read that its leader must answer would add to that. */
-  get isBusy(): boolean {
-    return this.status === 429 || this.status === 503;
   }
 }
 
-interface PapiError extends Error {
+/** An error of a request, as the `consul` package gives it: its own or Node's. */
+export interface RequestError extends Error {
+  /** It is about the status of a whole answer; a `response` alone says nothing. */
   isResponse?: boolean;
   isTimeout?: boolean;
   code?: string;
-  response?: { statusCode: number; headers?: IncomingHttpHeaders; body?: unknown };
+  response?: Answered;
 }
 
-/**
- * Turns an error of the `consul` package into one with a plain message.
- *
- * @param address of Consul, to begin the message with
- */
-export function asConsulError(error: unknown, address: string): ConsulError {
-  if (error instanceof ConsulError) return error;
-  const { isResponse, isTimeout, response, code, message } = error as PapiError;
-  if (isResponse && response !== undefined) {
-    const { statusCode } = response;
-    const text = bodyText(response.body);
-    return new ConsulError(
-      `${address}: ${statusCode}${text === '' ? '' : ` ${text}`}`,
-      statusCode,
-      // Consul 1.8 answers a bad filter with 500.
-      statusCode === 400 || text.includes('boolean expression'),
-      retryAfter(response.headers),
-    );
+interface Answered {
+  statusCode: number;
+  headers?: IncomingHttpHeaders;
+  body?: unknown;
+}
+
+/** How far a request came that failed on its connection. */
+export interface Failure {
+  /** Its connection had carried a request before. */
+  isReused: boolean;
+  /** Something of an answer came. */
+  isAnswered: boolean;
+  /** How long after it was sent, in ms. */
+  after: number;
+}
+
+/** What a message says of a request, and what it may mean. */
+export interface About {
+  /** To begin the message with. */
+  what: string;
+  /** How long Consul may be silent, in ms. */
+  held: number;
+  /** How many connections there are to this Consul. */
+  open: number;
+}
+
+/** What cuts a query that is silent, a proxy or Consul 1.22.4, waits at least so long, in ms. */
+const silence = 10_000;
+
+/** A connection that is refused, or was closed while it was idle, says so within this time, in ms. */
+export const atOnce = 1_000;
+
+/** With so many connections open, one that is closed at once may be one too many. */
+const many = 20;
+
+/** An answer with a status that was not asked for. @param what to begin the message with */
+export function answeredError(answer: Answered, what: string): ConsulError {
+  const { statusCode: status, headers, body } = answer;
+  const text = bodyText(body);
+  const message = `${what}: ${status}${text === '' ? '' : ` ${text}`}`;
+  return new ConsulError(codeOf(status, text), message, {
+    status,
+    retryAfter: retryAfter(headers),
+  });
+}
+
+function codeOf(status: number, text: string): ConsulError['code'] {
+  // Consul 1.8 answers a bad filter with 500.
+  if (status === 400 || text.includes('boolean expression')) return 'consul/invalid';
+  if (status === 401 || status === 403) return 'consul/refused';
+  if (status === 429 || status === 503) return 'consul/busy';
+  return status >= 500 ? 'consul/failed' : 'consul/unusable';
+}
+
+/** A request whose connection failed. */
+export function failedError(error: RequestError, failure: Failure, about: About): ConsulError {
+  const [code, why] = describe(error, failure, about);
+  return new ConsulError(code, `${about.what}: ${why}`, { cause: error });
+}
+
+function describe(
+  { isTimeout, code = '', message }: RequestError,
+  { isReused, isAnswered, after }: Failure,
+  { held, open }: About,
+): [code: ConsulError['code'], why: string] {
+  if (isTimeout) return ['consul/timeout', 'no answer in time'];
+  if (isAnswered) return ['consul/cut-off', 'the answer was cut off'];
+  if (code.startsWith('HPE_')) return ['consul/unusable', 'the answer is not HTTP'];
+  if (code === 'ECONNRESET' || code === 'EPIPE') {
+    const why = 'the connection was closed without an answer';
+    if (after >= silence && after < held) return ['consul/silent', why];
+    if (isReused || after >= atOnce || open < many) return ['consul/closed', why];
+    // Up to 1.8 Consul closes a connection above its limit without a word.
+    return ['consul/closed', `${why} (is http_max_conns_per_client reached?)`];
   }
-  if (isTimeout) return new ConsulError(`${address}: no answer in time`);
-  // Up to 1.8 Consul closes a connection above its limit without a word.
-  const hint = code === 'ECONNRESET' ? ' (is http_max_conns_per_client reached?)' : '';
-  const why = message.replace(/^(consul: |health\.service: )+/, '');
-  return new ConsulError(`${address}: ${why || code || 'no connection'}${hint}`);
+  const plain = message.replace(/^(consul: |health\.service: )+/, '');
+  return ['consul/unreachable', plain || code || 'no connection'];
 }
 
 /** The first line of an error's body; a proxy may put JSON there. */

@@ -4,8 +4,10 @@ import http from 'node:http';
 import https from 'node:https';
 import { createSecureContext, type SecureContext } from 'node:tls';
 import Consul from 'consul';
+import type { Endpoint } from '../config/address.ts';
 import { type ConsulConfig, spareConnections } from '../config/config.ts';
 import { ConfigError } from '../config/error.ts';
+import { answeredError, atOnce, type Failure, failedError, type RequestError } from './error.ts';
 
 /**
  * The `consul` package with what its types leave out and its faults kept away
@@ -13,16 +15,32 @@ import { ConfigError } from '../config/error.ts';
  * (which it drops), IPv6 addresses and answers that are cut off (for which it waits for ever).
  */
 export interface Transport {
+  /** How a message calls it. */
+  name: string;
   consul: Consul;
   /** For what the package has no function. */
   post(path: string, request: Post): Promise<unknown>;
-  /** Runs one call of the package, ended by the signal. */
+  /**
+   * Runs one call of the package, ended by the signal. One whose connection was
+   * closed while it was idle is made again.
+   *
+   * @throws ConsulError when it fails, the signal's reason when that ended it;
+   *   an error of ours stays what it is
+   */
   call<T>(
     request: (ctx: EventEmitter) => Promise<unknown>,
     signal: AbortSignal,
-    pool: Pool,
+    options: CallOptions,
   ): Promise<Reply<T>>;
   close(): void;
+}
+
+export interface CallOptions {
+  pool: Pool;
+  /** How long Consul may hold it, in ms. */
+  held: number;
+  /** To begin the message of an error with. */
+  what: string;
 }
 
 export interface Post {
@@ -56,9 +74,11 @@ interface HttpClient {
 }
 
 /** @throws ConfigError when a TLS file cannot be used */
-export function createTransport(config: ConsulConfig): Transport {
-  const { url, socketPath } = config.endpoint;
-  const agents = createAgents(config);
+export function createTransport(endpoint: Endpoint, config: ConsulConfig): Transport {
+  const { url, socketPath } = endpoint;
+  const agents = createAgents(endpoint, config);
+  /** Of the errors of requests: what else throws is a fault of ours. */
+  const failures = new WeakMap<Error, Failure>();
   const options = {
     baseUrl: `${url}/v1`,
     // An error of a proxy may call itself JSON and not be it: then it is text.
@@ -77,32 +97,51 @@ export function createTransport(config: ConsulConfig): Transport {
     const host = exchange.req.hostname;
     if (host?.startsWith('[')) exchange.req.hostname = host.slice(1, -1);
     exchange.req.agent = agents[exchange.ctx?.pool ?? 'read'];
-    exchange.transport = failingWhenCutOff(exchange.transport);
+    exchange.transport = watched(exchange.transport, failures);
     next();
   });
 
+  async function callOnce<T>(
+    request: (ctx: EventEmitter) => Promise<unknown>,
+    signal: AbortSignal,
+    pool: Pool,
+  ): Promise<Reply<T>> {
+    const ctx = Object.assign(new EventEmitter(), { includeResponse: true, pool });
+    const cancel = () => ctx.emit('cancel');
+    signal.addEventListener('abort', cancel, { once: true });
+    try {
+      const [response, body] = (await request(ctx)) as [http.IncomingMessage, T];
+      return { headers: response.headers, body };
+    } finally {
+      signal.removeEventListener('abort', cancel);
+    }
+  }
+
   return {
+    name: `Consul at ${endpoint.name}`,
     consul,
     async post(path, request) {
       const response = await client._post({ ...request, path, type: 'json' });
       return [response, response.body];
     },
-    async call<T>(
-      request: (ctx: EventEmitter) => Promise<unknown>,
-      signal: AbortSignal,
-      pool: Pool,
-    ) {
+    async call(request, signal, { pool, held, what }) {
       signal.throwIfAborted();
       // As many calls as there are services may end with one signal.
       setMaxListeners(0, signal);
-      const ctx = Object.assign(new EventEmitter(), { includeResponse: true, pool });
-      const cancel = () => ctx.emit('cancel');
-      signal.addEventListener('abort', cancel, { once: true });
-      try {
-        const [response, body] = (await request(ctx)) as [http.IncomingMessage, T];
-        return { headers: response.headers, body };
-      } finally {
-        signal.removeEventListener('abort', cancel);
+      for (;;) {
+        try {
+          return await callOnce(request, signal, pool);
+        } catch (error) {
+          signal.throwIfAborted();
+          const { isResponse, response } = error as RequestError;
+          if (isResponse && response !== undefined) throw answeredError(response, what);
+          const failure = failures.get(error as Error);
+          if (failure === undefined) throw error;
+          const about = { what, held, open: openConnections(agents) };
+          const known = failedError(error as RequestError, failure, about);
+          const wasIdle = failure.isReused && failure.after < atOnce;
+          if (known.code !== 'consul/closed' || !wasIdle) throw known;
+        }
       }
     },
     close() {
@@ -112,7 +151,10 @@ export function createTransport(config: ConsulConfig): Transport {
 }
 
 /** Never more connections than the budget: blocking queries leave some of it to other reads. */
-function createAgents({ endpoint, tls, max_connections }: ConsulConfig): Record<Pool, http.Agent> {
+function createAgents(
+  endpoint: Endpoint,
+  { tls, max_connections }: ConsulConfig,
+): Record<Pool, http.Agent> {
   const isTls = endpoint.url.startsWith('https:');
   const secure = {
     ...(isTls ? { secureContext: createContext(tls) } : {}),
@@ -124,6 +166,11 @@ function createAgents({ endpoint, tls, max_connections }: ConsulConfig): Record<
     return isTls ? new https.Agent({ ...pool, ...secure }) : new http.Agent(pool);
   }
   return { watch: create(max_connections - spareConnections), read: create(spareConnections) };
+}
+
+function openConnections(agents: Record<Pool, http.Agent>): number {
+  const sockets = Object.values(agents).flatMap((agent) => Object.values(agent.sockets).flat());
+  return sockets.length;
 }
 
 function parseOrText(body: Buffer | string): unknown {
@@ -145,15 +192,32 @@ function createContext({ ca_file, cert_file, key_file }: ConsulConfig['tls']): S
     return createSecureContext(Object.fromEntries(contents));
   } catch (error) {
     const named = Object.values(files).filter((file) => file !== undefined);
-    throw new ConfigError(`consul.tls: ${named.join(', ')}: ${(error as Error).message}`);
+    throw new ConfigError(
+      `consul.tls: ${named.join(', ')}: ${(error as Error).message}`,
+      'config/unreadable',
+      error,
+    );
   }
 }
 
-/** The package does not look at an answer that ends early; as an error of the request it does. */
-function failingWhenCutOff(transport: Exchange['transport']): Exchange['transport'] {
+/**
+ * Notes how far a request came when it fails. The package does not look at an
+ * answer that ends early; as an error of the request it does.
+ */
+function watched(
+  transport: Exchange['transport'],
+  failures: WeakMap<Error, Failure>,
+): Exchange['transport'] {
   function request(options: http.RequestOptions): http.ClientRequest {
+    const began = performance.now();
     const sent = transport.request(options);
+    let isAnswered = false;
+    sent.on('error', (error) => {
+      const after = performance.now() - began;
+      failures.set(error, { isReused: sent.reusedSocket, isAnswered, after });
+    });
     sent.on('response', (response) => {
+      isAnswered = true;
       response.on('close', () => {
         if (!response.complete) sent.emit('error', new Error('the answer was cut off'));
       });

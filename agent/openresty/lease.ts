@@ -49,8 +49,9 @@ const since = new Date().toISOString();
  * may run side by side.
  */
 export function identify({ consul, owner, upstreams }: Config): Owner {
-  const { endpoint, datacenter, namespace } = consul;
-  const wanted = [endpoint.name, datacenter, namespace, owner, [...upstreams].toSorted()];
+  const { endpoints, datacenter, namespace } = consul;
+  const addresses = endpoints.map(({ name }) => name).join(' ');
+  const wanted = [addresses, datacenter, namespace, owner, [...upstreams].toSorted()];
   const id = createHash('sha256').update(JSON.stringify(wanted)).digest('hex').slice(0, 32);
   return { owner, identity: { id, host: hostname(), pid: process.pid, since } };
 }

@@ -2,7 +2,7 @@ import { ConsulError } from '../consul/error.ts';
 import type { Observation } from '../state/hold.ts';
 import type { State } from '../state/state.ts';
 import type { FaultLog } from '../telemetry/bounded.ts';
-import { backoff } from '../util/backoff.ts';
+import { pauseAfter } from '../util/coded-error.ts';
 import { sayFault } from './follow.ts';
 
 interface Settler {
@@ -63,7 +63,7 @@ export function createSettler({ state, confirm, log, now }: SettleOptions): Sett
     const message = String(error);
     const last = doubts.get(upstream);
     const failures = (last?.failures ?? 0) + 1;
-    doubts.set(upstream, { message, failures, again: now() + backoff(failures, 1000, 30_000) });
+    doubts.set(upstream, { message, failures, again: now() + pauseAfter(error, failures) });
     if (message === last?.message) return;
     if (error instanceof ConsulError) {
       log.error({ upstream, err: error }, `${upstream}: ${error.message}: its last peers stay`);

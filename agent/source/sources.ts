@@ -44,6 +44,11 @@ export function createSources({ state, config, log }: SourcesOptions): Sources {
   const now = () => performance.now();
   const settler = createSettler({ state, confirm, log: faults, now });
 
+  function moved(name: string, why: string | undefined): void {
+    if (why === undefined) log.info(`${name} is asked again`);
+    else log.warn(`${name} is asked from now on: ${why}`);
+  }
+
   function observed(name: string, observation: Observation): boolean {
     outage.answered(name);
     const changed = state.observe(name, observation, now());
@@ -104,7 +109,7 @@ export function createSources({ state, config, log }: SourcesOptions): Sources {
         client?.readToken();
         return reconcile;
       }
-      const next = createConsulClient(consul);
+      const next = createConsulClient(consul, moved);
       return () => {
         const last = client;
         client = next;

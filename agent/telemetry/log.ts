@@ -1,6 +1,7 @@
 import { type Logger, pino } from 'pino';
 import { prettyFactory } from 'pino-pretty';
 import type { Config } from '../config/config.ts';
+import { CodedError } from '../util/coded-error.ts';
 import { stdout } from './writer.ts';
 
 export type Log = Logger;
@@ -43,7 +44,12 @@ export function createLog({ level, format }: Config['log']): Log {
     worth = 1;
   }
 
-  const options = { level, base: null, serializers: { err: serializeError } };
+  const options = {
+    level,
+    base: null,
+    serializers: { err: serializeError },
+    formatters: { log: withCode },
+  };
   const log = pino(options, { write });
   return log;
 }
@@ -56,14 +62,26 @@ function shapeForPeople(): (line: string) => string {
   });
 }
 
+/** A line about an error that we know has its code, for those who look for it. */
+function withCode(fields: Record<string, unknown>): Record<string, unknown> {
+  return fields.err instanceof CodedError ? { code: fields.err.code, ...fields } : fields;
+}
+
 /**
  * What may be said of an error. Errors of HTTP clients carry their request, and
  * with it the token, so only these fields are ever logged.
  */
 function serializeError(error: unknown): Record<string, unknown> {
   if (!(error instanceof Error)) return { message: String(error) };
-  const { code, status, detail } = error as Error & Record<string, unknown>;
-  const fields = { type: error.name, message: reason(error), code, status, detail };
+  const { code, status, detail, cause } = error as Error & Record<string, unknown>;
+  const fields = {
+    type: error.name,
+    message: reason(error),
+    code,
+    status,
+    detail,
+    cause: cause === undefined ? undefined : serializeError(cause),
+  };
   return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));
 }
 

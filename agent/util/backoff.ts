@@ -1,4 +1,4 @@
-import { setTimeout } from 'node:timers/promises';
+import timers from 'node:timers/promises';
 
 /**
  * How long to wait after the nth failure in a row: full jitter, so that many
@@ -15,5 +15,5 @@ export function backoff(failures: number, base: number, cap: number): number {
 
 /** Waits; ends early, without an error, when the signal is aborted. */
 export async function sleep(ms: number, signal: AbortSignal): Promise<void> {
-  await setTimeout(ms, undefined, { signal }).catch(() => {});
+  await timers.setTimeout(ms, undefined, { signal }).catch(() => {});
 }

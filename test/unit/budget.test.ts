@@ -23,7 +23,10 @@ test('blocking queries leave two connections of the budget to reads', async (t) 
   const query = { service: 'web', filter: undefined, consistency: 'default' as const };
   const watch = () =>
     client
-      .health({ ...query, block: { index: 1n, wait: 60_000 } }, abort.signal)
+      .health(
+        { ...query, block: { index: { value: 1n, address: client.name }, wait: 60_000 } },
+        abort.signal,
+      )
       .catch(() => undefined);
   const read = () => client.health({ ...query, isExtra: true }, abort.signal);
   for (let i = 0; i < 3; i += 1) watch();

@@ -25,7 +25,7 @@ const web = 'upstreams: { web: }';
 
 test('a service on the command line is enough', () => {
   const config = resolveConfig({ service: ['web'] }, {}, {});
-  assert.equal(config.consul.endpoint.url, 'http://127.0.0.1:8500');
+  assert.equal(config.consul.endpoints[0]?.url, 'http://127.0.0.1:8500');
   assert.equal(config.openresty[0]?.endpoint.url, 'http://127.0.0.1:9410');
   assert.equal(config.owner, 'reloadless');
   assert.equal(config.snapshot, undefined);
@@ -46,7 +46,7 @@ test('a service on the command line is enough', () => {
 test('every key of the file arrives', () => {
   const config = load(`
 consul:
-  address: https://consul.example:8501
+  address: [https://consul.example:8501, 10.0.0.9]
   token_file: /etc/reloadless/consul.token
   datacenter: dc1
   namespace: team
@@ -81,7 +81,10 @@ upstreams:
     zone: a
 `);
   assert.deepEqual(config.consul, {
-    endpoint: { name: 'https://consul.example:8501', url: 'https://consul.example:8501' },
+    endpoints: [
+      { name: 'https://consul.example:8501', url: 'https://consul.example:8501' },
+      { name: 'http://10.0.0.9', url: 'http://10.0.0.9' },
+    ],
     token_file: '/etc/reloadless/consul.token',
     token: undefined,
     datacenter: 'dc1',
@@ -139,7 +142,7 @@ upstreams:
 test('a flag goes before the environment, that before the file, that before the default', () => {
   const file = `{ consul: { address: 'http://file:1' }, ${web} }`;
   const env = { CONSUL_HTTP_ADDR: 'env:1' };
-  const address = (config: Config) => config.consul.endpoint.url;
+  const address = (config: Config) => config.consul.endpoints[0]?.url;
   assert.equal(address(load(`{ ${web} }`)), 'http://127.0.0.1:8500');
   assert.equal(address(load(file)), 'http://file:1');
   assert.equal(address(load(file, {}, env)), 'http://env:1');
@@ -255,6 +258,11 @@ const refused: [string, string][] = [
     'consul: { consistency: fast }',
     'consul.consistency: "fast" is not one of stale, default, consistent',
   ],
+  ['consul: { address: [] }', 'consul.address: [] is not an address or a list of addresses'],
+  [
+    'consul: { address: [a, 1] }',
+    'consul.address: ["a",1] is not an address or a list of addresses',
+  ],
   ['just text', '"just text" is not a mapping of names to values'],
 ];
 
@@ -287,6 +295,10 @@ test('addresses that cannot be used are named with where they come from', () => 
   assert.match(refusal(web, { consul: 'ftp://x' }), /^--consul: "ftp:\/\/x" is not http:/);
   assert.match(refusal(web, {}, { CONSUL_HTTP_ADDR: 'http://' }), /^CONSUL_HTTP_ADDR: /);
   assert.match(refusal(`{ consul: { address: 'unix:x' }, ${web} }`), /^consul\.address: /);
+  assert.match(
+    refusal(`{ consul: { address: [a, 'unix:x'] }, ${web} }`),
+    /^consul\.address\.1: "unix:x" is not http:/,
+  );
   assert.match(
     refusal(`{ openresty: [{ address: '' }], ${web} }`),
     /^reloadless\.yml: openresty\.0\.address: /,

@@ -8,21 +8,21 @@ function consul(env: NodeJS.ProcessEnv, file: FileConfig['consul'] = {}) {
 }
 
 test('an address may lack its scheme, and may be a socket', () => {
-  const url = (address: string) => consul({ CONSUL_HTTP_ADDR: address }).endpoint.url;
+  const url = (address: string) => consul({ CONSUL_HTTP_ADDR: address }).endpoints[0]?.url;
   assert.equal(url('10.0.0.1:8500'), 'http://10.0.0.1:8500');
   assert.equal(url('consul'), 'http://consul');
   assert.equal(url('https://consul/prefix/'), 'https://consul/prefix');
-  const { endpoint } = consul({ CONSUL_HTTP_ADDR: 'unix:///run/consul.sock' });
-  assert.equal(endpoint.socketPath, '/run/consul.sock');
+  const { endpoints } = consul({ CONSUL_HTTP_ADDR: 'unix:///run/consul.sock' });
+  assert.equal(endpoints[0]?.socketPath, '/run/consul.sock');
 });
 
 test('CONSUL_HTTP_SSL makes it https, whatever the scheme', () => {
   const url = (address: string) => {
-    return consul({ CONSUL_HTTP_ADDR: address, CONSUL_HTTP_SSL: 'true' }).endpoint.url;
+    return consul({ CONSUL_HTTP_ADDR: address, CONSUL_HTTP_SSL: 'true' }).endpoints[0]?.url;
   };
   assert.equal(url('10.0.0.1:8501'), 'https://10.0.0.1:8501');
   assert.equal(url('http://10.0.0.1:8501'), 'https://10.0.0.1:8501');
-  assert.equal(consul({ CONSUL_HTTP_SSL: '0' }).endpoint.url, 'http://127.0.0.1:8500');
+  assert.equal(consul({ CONSUL_HTTP_SSL: '0' }).endpoints[0]?.url, 'http://127.0.0.1:8500');
 });
 
 test('a token of the environment goes before the file’s; its file before itself', () => {
@@ -57,7 +57,7 @@ test('TLS and the namespace', () => {
 });
 
 test('an empty variable is none, and a wrong one is named', () => {
-  assert.equal(consul({ CONSUL_HTTP_ADDR: '' }).endpoint.url, 'http://127.0.0.1:8500');
+  assert.equal(consul({ CONSUL_HTTP_ADDR: '' }).endpoints[0]?.url, 'http://127.0.0.1:8500');
   assert.throws(
     () => consul({ CONSUL_HTTP_SSL: 'yes' }),
     /^ConfigError: CONSUL_HTTP_SSL: "yes" is not true or false$/,

@@ -82,7 +82,7 @@ test('nothing wakes while nothing is held', async (t) => {
 });
 
 test('what cannot be confirmed is said once, tried again, and stays', async (t) => {
-  const refused = new ConsulError('the token may not read');
+  const refused = new ConsulError('consul/blind', 'the token may not read');
   const it = start(t, { confirmations: [refused, refused, nothing] });
   it.observe(nothing);
   await it.pass(minute + 500);

@@ -14,7 +14,7 @@ test('a query that is never answered ends by its own deadline', async (t) => {
     await fake.stop();
   });
   const query = { service: 'web', filter: undefined, consistency: 'default' } as const;
-  const block = { index: 1n, wait: 1000 };
+  const block = { index: { value: 1n, address: client.name }, wait: 1000 };
   const began = Date.now();
   await assert.rejects(
     client.health({ ...query, block }, new AbortController().signal),

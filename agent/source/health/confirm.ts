@@ -29,6 +29,7 @@ export async function readSurely(
   const denied = await client.denied(things, signal);
   if (denied.length > 0) {
     throw new ConsulError(
+      'consul/blind',
       `${client.name}: the token may not read ${describe(denied)}, so its answer says nothing`,
     );
   }

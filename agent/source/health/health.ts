@@ -66,7 +66,7 @@ export function openHealth(options: SourceOptions<HealthConfig>, lookup = create
 
   /** @throws ConsulError when there are instances, and none of them can be used */
   function observation({ doubt, candidates, instances, malformed }: Candidates): Observation {
-    if (doubt !== undefined) throw new ConsulError(doubt);
+    if (doubt !== undefined) throw new ConsulError('consul/no-instance', doubt);
     const { peers, panic } = serving(candidates, policy);
     report(malformed, panic);
     return { instances, peers };
