@@ -6,6 +6,7 @@ import { createAddresses, type Moved } from './addresses.ts';
 import type { Index } from './blocking-query.ts';
 import { ConsulError } from './error.ts';
 import { createTransport, type Reply, type Transport } from './http1.ts';
+import { deniedAt, type Readable } from './rights.ts';
 
 export interface HealthQuery {
   service: string;
@@ -22,12 +23,6 @@ export interface HealthAnswer {
   index: Index | undefined;
   /** As Consul sent them: all instances, whatever their health. */
   entries: unknown[];
-}
-
-/** What a token may be allowed to read. */
-export interface Readable {
-  resource: 'service' | 'node';
-  name: string;
 }
 
 /**
@@ -52,8 +47,6 @@ export interface ConsulClient {
 
 /** Beyond what Consul may take, in ms. */
 const margin = 10_000;
-/** How many rights Consul takes in one question (its ACLAuthorize). */
-const maxRights = 64;
 /** Consul's indexes have 64 bits. */
 const maxIndex = 2n ** 64n - 1n;
 /** A stale answer older than this, in ms, is asked for again from the leader. */
@@ -78,38 +71,6 @@ export function createConsulClient(config: ConsulConfig, moved: Moved = () => {}
       ...(config.datacenter === undefined ? {} : { dc: config.datacenter }),
       ...(consistency === 'default' ? {} : { [consistency]: true }),
     };
-  }
-
-  /** @returns which of at most `maxRights` things the token may not read */
-  async function deniedOf(
-    transport: Transport,
-    things: Readable[],
-    signal: AbortSignal,
-  ): Promise<Readable[]> {
-    const what = `${transport.name}: POST /v1/internal/acl/authorize`;
-    const { body } = await transport.call(
-      (ctx) => {
-        return transport.post('/internal/acl/authorize', {
-          headers: token === undefined ? {} : { 'x-consul-token': token },
-          query: config.datacenter === undefined ? {} : { dc: config.datacenter },
-          body: things.map(({ resource, name: segment }) => ({
-            Resource: resource,
-            Segment: segment,
-            Access: 'read',
-            ...(config.namespace === undefined ? {} : { Namespace: config.namespace }),
-          })),
-          timeout: margin,
-          ctx,
-        });
-      },
-      signal,
-      { pool: 'read', held: 0, what },
-    );
-    if (!Array.isArray(body) || body.length !== things.length) {
-      throw new ConsulError('consul/unusable', `${what}: the answer is not what was asked for`);
-    }
-    const answers = body as ({ Allow?: unknown } | null)[];
-    return things.filter((_, i) => answers[i]?.Allow !== true);
   }
 
   function send(
@@ -182,18 +143,10 @@ export function createConsulClient(config: ConsulConfig, moved: Moved = () => {}
         throw error;
       }
     },
-    // See docs/discoveries/consul-empty-without-rights.md.
     async denied(things, signal) {
-      const all: Readable[] = [];
       try {
-        for (let i = 0; i < things.length; i += maxRights) {
-          const some = things.slice(i, i + maxRights);
-          all.push(...(await addresses.ask((transport) => deniedOf(transport, some, signal))));
-        }
-        return all;
+        return await addresses.ask((at) => deniedAt(at, config, token, things, signal));
       } catch (error) {
-        if (!(error instanceof ConsulError)) throw error;
-        if (error.status === 401 && error.message.includes('ACL support disabled')) return [];
         takeNewToken(error);
         throw error;
       }

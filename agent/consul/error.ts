@@ -63,7 +63,10 @@ export interface About {
   open: number;
 }
 
-/** What cuts a query that is silent, a proxy or Consul 1.22.4, waits at least so long, in ms. */
+/**
+ * What cuts a query that is silent, a proxy or Consul 1.22.4, waits at least so
+ * long, in ms (docs/discoveries/consul-silent-queries.md).
+ */
 const silence = 10_000;
 
 /** A connection that is refused, or was closed while it was idle, says so within this time, in ms. */

@@ -19,7 +19,7 @@ export interface Transport {
   name: string;
   consul: Consul;
   /** For what the package has no function. */
-  post(path: string, request: Post): Promise<unknown>;
+  send(method: 'get' | 'post', path: string, request: Sent): Promise<unknown>;
   /**
    * Runs one call of the package, ended by the signal. One whose connection was
    * closed while it was idle is made again.
@@ -43,10 +43,10 @@ export interface CallOptions {
   what: string;
 }
 
-export interface Post {
+export interface Sent {
   headers: Record<string, string>;
   query: Record<string, string>;
-  /** Sent as JSON. */
+  /** Sent as JSON; undefined: none. */
   body: unknown;
   /** In ms. */
   timeout: number;
@@ -70,7 +70,8 @@ interface Exchange {
 /** What the package has from the HTTP client that it is made of. */
 interface HttpClient {
   _ext(event: 'onRequest', hook: (exchange: Exchange, next: () => void) => void): void;
-  _post(request: object): Promise<http.IncomingMessage & { body: unknown }>;
+  _get(request: object): Promise<http.IncomingMessage & { body: unknown }>;
+  _post: HttpClient['_get'];
 }
 
 /** @throws ConfigError when a TLS file cannot be used */
@@ -120,8 +121,8 @@ export function createTransport(endpoint: Endpoint, config: ConsulConfig): Trans
   return {
     name: `Consul at ${endpoint.name}`,
     consul,
-    async post(path, request) {
-      const response = await client._post({ ...request, path, type: 'json' });
+    async send(method, path, request) {
+      const response = await client[`_${method}`]({ ...request, path, type: 'json' });
       return [response, response.body];
     },
     async call(request, signal, { pool, held, what }) {

@@ -44,11 +44,8 @@ export class Consul {
    * @param folder a folder of its own, made when it is not there
    * @param extra more of Consul's configuration; `token` is sent with our own calls
    */
-  static async start(
-    folder: string,
-    { ports, ...extra }: { ports?: object } = {},
-    token?: string,
-  ): Promise<Consul> {
+  static async start(folder: string, extra: object = {}, token?: string): Promise<Consul> {
+    const { ports, ...more } = extra as { ports?: object };
     const [http, rpc, lan] = [await freePort(), await freePort(), await freePort()];
     const config = {
       server: true,
@@ -62,7 +59,7 @@ export class Consul {
       leave_on_terminate: false,
       disable_update_check: true,
       ui: true,
-      ...extra,
+      ...more,
     };
     mkdirSync(folder, { recursive: true });
     const file = join(folder, 'consul.json');

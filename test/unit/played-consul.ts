@@ -8,8 +8,6 @@ export interface Generation {
   isStreaming: boolean;
   /** `X-Consul-Default-ACL-Policy` (1.9). */
   saysPolicy: boolean;
-  /** `X-Consul-Effective-Consistency` (1.17). */
-  saysConsistency: boolean;
   /** `Service.Ports` in place of `Port` (1.22). */
   hasPorts: boolean;
   /** A query is cut after so many ms of silence (`write_timeout`, a default of 1.22.4 alone). */
@@ -20,12 +18,11 @@ const oldest: Generation = {
   name: '1.8',
   isStreaming: false,
   saysPolicy: false,
-  saysConsistency: false,
   hasPorts: false,
   cutAfter: Number.POSITIVE_INFINITY,
 };
 const streaming = { ...oldest, name: '1.10', isStreaming: true, saysPolicy: true };
-const ported = { ...streaming, name: '1.22.4', saysConsistency: true, hasPorts: true };
+const ported = { ...streaming, name: '1.22.4', hasPorts: true };
 
 /** 1.8 can be run and has been; the others are played by what is written of them. */
 export const generations: Generation[] = [
@@ -115,7 +112,7 @@ export class PlayedConsul {
   }
 
   #answer(response: ServerResponse, isBlocking: boolean): void {
-    const { isStreaming, saysPolicy, saysConsistency } = this.generation;
+    const { isStreaming, saysPolicy } = this.generation;
     const isStreamed = isStreaming && isBlocking;
     response
       .writeHead(200, {
@@ -124,11 +121,11 @@ export class PlayedConsul {
         'x-consul-index': String(this.#index),
         'x-consul-knownleader': String(!isStreamed),
         'x-consul-lastcontact': '0',
+        'x-consul-effective-consistency': 'stale',
         ...(isStreaming
           ? { 'x-consul-query-backend': isStreamed ? 'streaming' : 'blocking-query' }
           : {}),
         ...(saysPolicy ? { 'x-consul-default-acl-policy': 'allow' } : {}),
-        ...(saysConsistency ? { 'x-consul-effective-consistency': 'stale' } : {}),
       })
       .end(JSON.stringify(this.#ports.map((port) => this.#entry(port))));
   }

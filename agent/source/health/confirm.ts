@@ -1,5 +1,6 @@
-import type { ConsulClient, HealthQuery, Readable } from '../../consul/api.ts';
+import type { ConsulClient, HealthQuery } from '../../consul/api.ts';
 import { ConsulError } from '../../consul/error.ts';
+import type { Readable } from '../../consul/rights.ts';
 
 /**
  * The name that no node has: who may read it may read every node that no rule
