@@ -205,14 +205,3 @@ test('an upstream that is emptied meanwhile ends its requests with 502', async (
     assert.equal((await pending).status, 502);
   }
 });
-
-test('without a peer: 503 through access, 502 without', async () => {
-  await admin.write('PUT', '/v1/upstreams', { upstreams: {} });
-  assert.equal((await web.send('GET', '/')).status, 503);
-  assert.equal((await web.send('GET', '/bare')).status, 502);
-  assert.equal((await web.send('GET', '/ghost')).status, 503);
-  assert.equal((await web.send('GET', '/bare-ghost')).status, 502);
-  await put();
-  assert.equal((await web.send('GET', '/')).status, 503);
-  assert.equal((await web.send('GET', '/bare')).status, 502);
-});

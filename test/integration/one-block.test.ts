@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type Peer, peersOf, startPeer, startPeers } from './backends.ts';
-import { type Answer, deadPeers, startOpenresty, tries } from './openresty.ts';
+import { type Answer, deadPeers, noPeer, startOpenresty, tries } from './openresty.ts';
 
 const open = await startOpenresty({
   servers: `
@@ -70,7 +70,7 @@ test('a name that nobody knows, or none, is 503 at once', async () => {
     assert.ok(status === 503 || (name.includes('%') && [400, 404].includes(status)), name);
   }
   // without access nginx finds no peer
-  assert.equal((await web.send('GET', '/bare')).status, 502);
+  assert.equal((await web.send('GET', '/bare')).status, noPeer);
 });
 
 test('where nothing sets the variable it is 503 too', async () => {
@@ -88,7 +88,7 @@ test('where nothing sets the variable it is 503 too', async () => {
     location /bare { proxy_pass http://services; }`,
   });
   assert.equal((await bare.web.send('GET', '/unset')).status, 503);
-  assert.equal((await bare.web.send('GET', '/bare')).status, 502);
+  assert.equal((await bare.web.send('GET', '/bare')).status, noPeer);
   assert.doesNotMatch(bare.nginx.errorLog, luaError);
 });
 

@@ -2,6 +2,7 @@
 // upstream "web", clients that stay on one connection, and the assertions on
 // the admin API.
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
 import { Agent, type IncomingHttpHeaders, type OutgoingHttpHeaders, request } from 'node:http';
@@ -9,6 +10,7 @@ import { after } from 'node:test';
 import { crc32 } from 'node:zlib';
 import { Backend } from '../stack/backend.ts';
 import { temporaryFolder } from '../stack/folder.ts';
+import { findNginx } from '../stack/install.mjs';
 import { Nginx, type NginxOptions } from '../stack/nginx.ts';
 import { freePort } from '../stack/ports.ts';
 import { until } from '../stack/process.ts';
@@ -167,6 +169,13 @@ export function upstreamBlock(name: string, keepalive = 0): string {
         ${keepalive === 0 ? '' : `keepalive ${keepalive};`}
     }`;
 }
+
+/** What a request without a peer gets where no access() answers: OpenResty takes a status. */
+export const noPeer = spawnSync(findNginx()?.bin ?? '', ['-v'], {
+  encoding: 'utf8',
+}).stderr.includes('openresty/')
+  ? 503
+  : 502;
 
 /** A client that ends with the test that calls. */
 export function client(to: string): Client {

@@ -11,6 +11,7 @@ local counters = require("reloadless.shared.counters")
 local dict = require("reloadless.table.dict")
 local fitness = require("reloadless.balance.fitness")
 local inflight = require("reloadless.shared.inflight")
+local no_peer = require("reloadless.balance.no_peer")
 local tiers = require("reloadless.balance.tiers")
 local upstream = require("reloadless.balance.upstream")
 local balancer = require("ngx.balancer")
@@ -186,11 +187,15 @@ end
 
 -- The peer to which the client's cookie holds it, if it has room.
 local function stuck(state)
+    if not state.upstream.cookie then
+        return nil
+    end
     local peer, token = named_by_cookie(state.upstream)
     if peer and hold(state, peer) then
         state.token = token
         return peer
     end
+    state.needs_header = true
 end
 
 
@@ -199,7 +204,8 @@ end
 local function empty_state()
     return {
         upstream = false, peer = false, counted = false, held = false,
-        token = false, tried = false, hashed = false, left = 0,
+        token = false, needs_header = false, tried = false, hashed = false,
+        left = 0,
     }
 end
 
@@ -218,6 +224,7 @@ local function new_state(found)
     state.counted = not ngx.is_subrequest
     state.held = false
     state.token = false
+    state.needs_header = false
     return state
 end
 
@@ -307,10 +314,9 @@ function _M.balance(name)
         state, peer = first_try(id, name)
     end
     if not peer then
-        -- nginx then finds the placeholder "down" and answers 502
-        ngx.log(ngx.WARN, "reloadless: no peer in upstream ",
-                name or state and state.upstream.name)
-        return
+        name = state and state.upstream.name or name
+        no_peer.tell(find_upstream(name), name)
+        return no_peer.exit(state ~= nil)
     end
 
     begin(state, peer)
@@ -325,8 +331,10 @@ end
 -- access_by_lua.
 -- @param name of the upstream; default $reloadless_upstream
 function _M.access(name)
-    local found = find_upstream(name or ngx.var.reloadless_upstream)
+    name = name or ngx.var.reloadless_upstream
+    local found = find_upstream(name)
     if not found or found:is_empty() and not named_by_cookie(found) then
+        no_peer.tell(found, name)
         return ngx.exit(503)
     end
 end
@@ -341,6 +349,7 @@ function _M.header()
         return
     end
 
+    state.needs_header = false
     local token = md5(state.peer.key)
     -- a peer that failed is none to be held to
     if token ~= state.token and attempt.last(true) == "answered" then
@@ -351,6 +360,18 @@ function _M.header()
         cookies[#cookies + 1] = found.settings.sticky .. "=" .. token
                                 .. "; Path=/; HttpOnly; SameSite=Lax"
         ngx.header["Set-Cookie"] = cookies
+    end
+end
+
+
+-- The answer should have had a cookie, and header was not called.
+local function miss_header(found)
+    if not found.told and attempt.last(true) == "answered" then
+        found.told = true
+        ngx.log(ngx.ERR, "reloadless: upstream ", found.name, " is sticky, but",
+                " this location sets no cookie: it lacks",
+                " header_filter_by_lua_block",
+                " { require(\"reloadless\").header() }")
     end
 end
 
@@ -372,6 +393,9 @@ function _M.log()
         finish(state, true)
     elseif peer then
         leave_peer(state, "answered")
+    end
+    if state.needs_header then
+        miss_header(state.upstream)
     end
     forget(id, state)
 end

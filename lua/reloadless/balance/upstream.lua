@@ -1,6 +1,7 @@
 -- One upstream as one worker has it: built from the table and brought up to
 -- date peer by peer. What is known of the peers that stay is kept.
 
+local complaint = require("reloadless.shared.complaint")
 local dict = require("reloadless.table.dict")
 local fitness = require("reloadless.balance.fitness")
 local json = require("reloadless.table.json")
@@ -41,6 +42,8 @@ function _M.new(name)
         size = 0,               -- peers that take new traffic
         fitness = fitness.new(),
         paces = { mean = false },   -- of all its peers' answers, in seconds
+        complain = complaint.every(1),
+        told = false,           -- that a location lacks header()
         by_token = nil,         -- when sticky: peers by what the cookie holds
     }, mt)
 end

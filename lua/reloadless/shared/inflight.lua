@@ -11,7 +11,7 @@
 -- count finds no room, the peer takes no request: a limit always holds. Where a
 -- worker's share finds none, only what it holds when it is killed stays taken.
 
-local clock = require("reloadless.shared.clock")
+local complaint = require("reloadless.shared.complaint")
 local process = require("reloadless.shared.process")
 local table_dict = require("reloadless.table.dict")
 
@@ -25,9 +25,7 @@ local _M = {}
 
 local dict = ngx.shared.reloadless_inflight
 
--- between two complaints of a worker
-local quiet_seconds = 60
-local complained_at
+local complain = complaint.every(60)
 local is_full = "lua_shared_dict reloadless_inflight is full: enlarge it; peers"
                 .. " whose max_conns finds no room take no request"
 
@@ -38,15 +36,6 @@ local living, newest = {}, 0
 -- worker 0: the table's version whose peers that are gone are forgotten, and
 -- the peers that were gone at the last look
 local swept, gone = nil, {}
-
-
-local function complain(what)
-    local now = clock.now()
-    if not complained_at or now - complained_at > quiet_seconds then
-        complained_at = now
-        ngx.log(ngx.ERR, "reloadless: ", what)
-    end
-end
 
 
 -- One more. The key may be there already, or another worker may just make it.
