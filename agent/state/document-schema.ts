@@ -78,9 +78,9 @@ export function siftDocument(value: unknown): Sifted {
 
 /** What may be an upstream, as one without peers, and its peers. */
 function split(part: unknown): { settings: unknown; peers: object } {
-  if (!isObject(part)) return { settings: part, peers: {} };
+  if (!field.isObject(part)) return { settings: part, peers: {} };
   const { peers = {}, ...settings } = part as { peers?: unknown };
-  if (!isObject(peers)) return { settings: part, peers: {} };
+  if (!field.isObject(peers)) return { settings: part, peers: {} };
   return { settings: { ...settings, peers: {} }, peers };
 }
 
@@ -90,7 +90,7 @@ function split(part: unknown): { settings: unknown; peers: object } {
  */
 function record<T>(isKey: (key: string) => boolean, expectation: string, item: z.ZodType<T>) {
   return field
-    .expected<Record<string, T>>(isObject, 'a mapping of names to values')
+    .expected<Record<string, T>>(field.isObject, 'a mapping of names to values')
     .superRefine((given, { issues }) => {
       for (const [key, input] of Object.entries(given)) {
         if (!isKey(key)) {
@@ -102,8 +102,4 @@ function record<T>(isKey: (key: string) => boolean, expectation: string, item: z
         }
       }
     });
-}
-
-function isObject(value: unknown): value is object {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

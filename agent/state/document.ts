@@ -25,7 +25,8 @@ export type Peers = Record<string, Peer>;
 export interface Settings {
   balance?: Balance;
   hash_key?: string;
-  sticky?: string;
+  /** A cookie's name, or all that it has. */
+  sticky?: string | Sticky;
   max_fails?: number;
   fail_timeout?: number;
   max_tries?: number;
@@ -33,6 +34,22 @@ export interface Settings {
   send_timeout?: number;
   read_timeout?: number;
   zone?: string;
+}
+
+/** The cookie of sticky sessions: its attributes as RFC 6265 has them. */
+export interface Sticky {
+  cookie: string;
+  /** Default `/`. */
+  path?: string;
+  domain?: string;
+  /** Seconds; without it the cookie ends with the browser's session. */
+  max_age?: number;
+  /** Default false. */
+  secure?: boolean;
+  /** Default true. */
+  http_only?: boolean;
+  /** Default `lax`. */
+  same_site?: 'strict' | 'lax' | 'none';
 }
 
 export interface Upstream extends Settings {

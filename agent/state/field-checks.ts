@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { balances } from './balances.ts';
+import type { Sticky } from './document.ts';
 
 /**
  * The fields of the document, each with what it may hold. The same rules stand
@@ -65,10 +66,46 @@ export const hashKey = expected<string>(
   'a string with nginx variables, such as $remote_addr',
 );
 
-export const cookieName = expected<string>(
-  (value) => typeof value === 'string' && /^[A-Za-z0-9_-]{1,64}$/.test(value),
-  'a cookie name: 1 to 64 of A-Z a-z 0-9 _ -',
-);
+/** A string that matches as a whole. */
+function matching(pattern: RegExp, expectation: string) {
+  return expected<string>((value) => typeof value === 'string' && pattern.test(value), expectation);
+}
+
+const cookieForm = 'a cookie name: 1 to 64 of A-Z a-z 0-9 _ -';
+const cookieName = matching(/^[A-Za-z0-9_-]{1,64}$/, cookieForm);
+
+const stickyObject = z.strictObject({
+  cookie: cookieName,
+  path: matching(
+    /^\/[!-:<-~]{0,254}$/,
+    'a path: / and up to 254 characters of ASCII, without spaces and ;',
+  ).exactOptional(),
+  domain: matching(
+    /^[A-Za-z0-9.-]{1,253}$/,
+    'a domain: 1 to 253 of A-Z a-z 0-9 . -',
+  ).exactOptional(),
+  max_age: integer(0, 2 ** 31 - 1).exactOptional(),
+  secure: boolean.exactOptional(),
+  http_only: boolean.exactOptional(),
+  same_site: expected<'strict' | 'lax' | 'none'>(
+    (value) => value === 'strict' || value === 'lax' || value === 'none',
+    'one of strict, lax, none',
+  ).exactOptional(),
+});
+
+/** A union would not tell what is wrong inside the object. */
+const sticky = expected<string | Sticky>(
+  (value) => isObject(value) || cookieName.safeParse(value).success,
+  `${cookieForm}, or an object`,
+).superRefine((given, { issues }) => {
+  if (typeof given === 'string') return;
+  issues.push(...((stickyObject.safeParse(given).error?.issues as z.core.$ZodRawIssue[]) ?? []));
+});
+
+/** @returns whether it is a JSON object. */
+export function isObject(value: unknown): value is object {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
 
 /** Clients take `.` and `..` out of a path before they send it (RFC 3986 section 5.2.4). */
 export const upstreamName = 'a name: 1 to 128 of A-Z a-z 0-9 . _ - but not . or ..';
@@ -83,7 +120,7 @@ export function settings<Time extends z.ZodType<number>>(time: Time) {
   return {
     balance: balance.exactOptional(),
     hash_key: hashKey.exactOptional(),
-    sticky: cookieName.exactOptional(),
+    sticky: sticky.exactOptional(),
     max_fails: integer(0, 65_535).exactOptional(),
     fail_timeout: time.exactOptional(),
     max_tries: integer(1, 100).exactOptional(),

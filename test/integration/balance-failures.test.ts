@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import type { ServerResponse } from 'node:http';
 import { test } from 'node:test';
+import { until } from '../stack/process.ts';
 import {
   cut,
   cutSecond,
@@ -13,7 +14,14 @@ import {
   startPeers,
   startWaiting,
 } from './backends.ts';
-import { client, deadPeers, startOpenresty, tries, upstreamBlock } from './openresty.ts';
+import {
+  client,
+  deadPeers,
+  peerStatus,
+  startOpenresty,
+  tries,
+  upstreamBlock,
+} from './openresty.ts';
 
 const open = await startOpenresty({
   workers: 1,
@@ -25,6 +33,7 @@ const open = await startOpenresty({
     }
     location /bare-ghost { proxy_pass http://ghost; }
     location /short { proxy_read_timeout 1s; proxy_pass http://web; }
+    location /missing { proxy_next_upstream error http_403 http_404; proxy_pass http://web; }
     location /status { proxy_next_upstream error timeout http_503; proxy_pass http://web; }
     location /two { proxy_next_upstream_tries 2; proxy_pass http://web; }`,
   servers: upstreamBlock('ghost'),
@@ -106,6 +115,32 @@ test('a timeout is a failure too, and a status when nginx is told so', async () 
   await put(busy);
   assert.equal((await web.send('GET', '/status')).status, 503);
   assert.equal(busy.requests.length, length + 1);
+});
+
+test('an answer of 403 or 404 that goes on to another peer is no failure', async () => {
+  const good = await startPeer();
+  for (const status of [403, 404]) {
+    const other = await startPeer((_, response) => response.writeHead(status).end());
+    await admin.write('PUT', path, { fail_timeout: 600, peers: peersOf(good, other) });
+    for (let i = 0; i < 10; i += 1) {
+      const answer = await web.send('GET', '/missing');
+      assert.deepEqual([answer.status, tries(answer).at(-1)], [200, good.address]);
+    }
+    assert.equal(other.requests.length, 5);
+    await until('all are counted', async () => (await peerStatus(admin, other)).requests === 5);
+    const { state, failures } = await peerStatus(admin, other);
+    assert.deepEqual([state, failures], ['up', 0]);
+  }
+});
+
+test('a peer that has never answered is ejected by max_fails failures, no more', async () => {
+  const good = await startPeer();
+  for (const max_fails of [1, 3]) {
+    const bad = await startPeer(cut);
+    await admin.write('PUT', path, { max_fails, fail_timeout: 600, peers: peersOf(good, bad) });
+    for (let i = 0; i < 20; i += 1) assert.equal((await web.send('GET', '/')).status, 200);
+    assert.equal(bad.requests.length, max_fails);
+  }
 });
 
 function busyAnswer(response: ServerResponse): void {

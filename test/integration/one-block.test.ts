@@ -165,6 +165,15 @@ test('a hash of several variables keeps each key on its peer', async () => {
   assert.equal(new Set(await reached(20, 'hashed', () => `?user=7&n=${Math.random()}`)).size, 1);
 });
 
+test('requests whose key is empty are spread, as nginx does', async () => {
+  const peers = await startPeers(4);
+  await put('hashed', { balance: 'hash', hash_key: '$arg_user$arg_missing' }, ...peers);
+  assert.equal(new Set(await reached(1000, 'hashed')).size, 4);
+  for (const { requests } of peers) {
+    assert.ok(requests.length > 100 && requests.length < 400, `${requests.length}`);
+  }
+});
+
 test('peers of the preferred zone first, by push', async () => {
   const [a1, a2, b1, b2] = (await startPeers(4)) as [Peer, Peer, Peer, Peer];
   const path = '/v1/upstreams/zoned';

@@ -95,6 +95,35 @@ test('the cookie is a plain token for this site alone', async () => {
   assert.match(cookie, /^sid=[0-9a-f]{32}; Path=\/; HttpOnly; SameSite=Lax$/);
 });
 
+test('the cookie has the attributes that were pushed, and is changed by a patch', async () => {
+  const [a] = await three();
+  await put(a);
+  const cookie = async (sticky: object | string) => {
+    await admin.write('PATCH', path, { sticky });
+    const [text] = (await new Visitor().send()).headers['set-cookie'] ?? [];
+    return text?.replace(/=[0-9a-f]{32};/, ';');
+  };
+  const all = { cookie: 'all', path: '/app', domain: 'example.com', max_age: 3600 };
+  for (const [sticky, expected] of [
+    [{ cookie: 'one' }, 'one; Path=/; HttpOnly; SameSite=Lax'],
+    [
+      { ...all, secure: true, http_only: false, same_site: 'none' },
+      'all; Path=/app; Domain=example.com; Max-Age=3600; Secure; SameSite=None',
+    ],
+    // what a patch does not name stays, and null takes away
+    [{ max_age: 0, domain: null, http_only: true, same_site: 'strict' }, ''],
+    ['sid', 'sid; Path=/; HttpOnly; SameSite=Lax'],
+  ] as const) {
+    const patched = 'all; Path=/app; Max-Age=0; Secure; HttpOnly; SameSite=Strict';
+    assert.equal(await cookie(sticky), expected || patched);
+  }
+  const { document } = await read(admin);
+  await admin.write('PATCH', path, { sticky: { cookie: 'z', secure: true, path: '/' } });
+  const again = await admin.write('PATCH', path, { sticky: { path: '/', secure: true } });
+  assert.deepEqual(again.changed, []);
+  await admin.write('PUT', '/v1/upstreams', document);
+});
+
 test('peers that come, change and go around it do not matter', async () => {
   const [a, b, c] = await three();
   await put(a);

@@ -80,10 +80,23 @@ describe("max_fails", function()
 
     it("spares a peer that has closed an idle connection, once", function()
         local judge, peers = new({}, 2)
+        peers[1].is_pooled = true
         judge:failed(peers[1], true, 1)
         assert.is_falsy(peers[1].ejected)
+        peers[1].is_pooled = true
         judge:failed(peers[1], true, 1)
         assert.is_true(peers[1].ejected)
+    end)
+
+    it("spares no peer of which no connection can be kept", function()
+        local judge, peers = new({}, 2)
+        judge:failed(peers[1], true, 1)
+        assert.is_true(peers[1].ejected)
+        -- what was kept is gone after a failure
+        peers[2].is_pooled = true
+        judge:failed(peers[2], true, 1)
+        judge:failed(peers[2], true, 20)
+        assert.is_true(peers[2].ejected)
     end)
 end)
 

@@ -36,8 +36,8 @@ end
 -- @return "answered"; "failed", when the peer gave no answer as nginx means it;
 --   or "left", when the client did not wait for one
 -- @return the seconds until the answer began, or until the try ended, or nil
--- @return when it failed, whether it had a connection, maybe one from the pool
---   that the peer had closed
+-- @return when it failed, whether its connection may be one of the pool that
+--   the peer had closed: connecting took it no time
 function _M.last(is_over)
     local seconds = is_over and header_seconds()
                     or tonumber(last_of("upstream_header_time", is_over))
@@ -50,8 +50,8 @@ function _M.last(is_over)
     if status ~= "502" and status ~= "504" then
         return "left", seconds
     end
-    local connected = tonumber(last_of("upstream_connect_time", is_over)) ~= nil
-    return "failed", seconds, connected and status == "502"
+    local connecting = tonumber(last_of("upstream_connect_time", is_over))
+    return "failed", seconds, connecting == 0 and status == "502"
 end
 
 

@@ -29,11 +29,13 @@ local ngx = ngx
 local now = clock.now
 local pairs = pairs
 local pick_fit = fitness.pick
+local random = math.random
 local set_current_peer = balancer.set_current_peer
 local set_more_tries = balancer.set_more_tries
 local set_timeouts = balancer.set_timeouts
 local table_version = dict.version
 local tonumber = tonumber
+local tostring = tostring
 local update = tiers.update
 local uintptr_t = ffi.typeof("uintptr_t")
 
@@ -114,8 +116,11 @@ local function leave_peer(state, outcome, seconds, was_open)
 
     if outcome == "failed" then
         judge:failed(peer, was_open, now())
-    elseif outcome == "answered" and peer.failed_at then
-        judge:answered(peer, now())
+    elseif outcome == "answered" then
+        peer.is_pooled = true
+        if peer.failed_at then
+            judge:answered(peer, now())
+        end
     end
 end
 
@@ -240,7 +245,11 @@ local function first_try(id, name)
         judge:tend(now())
     end
     local state = new_state(found)
-    state.hashed = found.key and found.key()
+    if found.key then
+        local text = found.key()
+        -- as nginx: whoever has no key goes anywhere
+        state.hashed = text ~= "" and text or tostring(random())
+    end
     local peer = stuck(state) or pick(state)
     if not peer then
         forget(id, state)
@@ -265,14 +274,17 @@ local function first_try(id, name)
 end
 
 
-local function next_try(state)
+-- @param how it ended as nginx counts it: "next" after an answer of 403 or 404,
+--   else "failed"
+local function next_try(state, how)
     local peer = state.peer
-    local _, seconds, had_connection = attempt.last(false)
-    leave_peer(state, "failed", seconds, had_connection)
+    local _, seconds, was_open = attempt.last(false)
+    leave_peer(state, how == "next" and "answered" or "failed", seconds,
+               was_open)
 
     local tried = state.tried or {}
     state.tried = tried
-    tried[peer] = had_connection and "connected" or "dead"
+    tried[peer] = was_open and "stale" or "dead"
     state.left = state.left - 1
 
     -- the table may have moved since
@@ -285,8 +297,8 @@ local function next_try(state)
     if not peer and state.left <= 0 then
         -- All tries that we asked for are over. nginx grants another only for
         -- a pooled connection that the peer had closed: that peer is fine.
-        for other, how in pairs(tried) do
-            if how == "connected" then
+        for other, kind in pairs(tried) do
+            if kind == "stale" then
                 tried[other] = nil
             end
         end
@@ -301,9 +313,10 @@ end
 function _M.balance(name)
     local id = request_id()
     local state = states[id]
+    local how = state and get_last_failure()
     local peer
-    if state and get_last_failure() then
-        peer = next_try(state)
+    if how then
+        peer = next_try(state, how)
     else
         if state then
             -- an internal redirect, or a request that had no log phase
@@ -357,8 +370,7 @@ function _M.header()
         if type(cookies) == "string" then
             cookies = { cookies }
         end
-        cookies[#cookies + 1] = found.settings.sticky .. "=" .. token
-                                .. "; Path=/; HttpOnly; SameSite=Lax"
+        cookies[#cookies + 1] = found.new_cookie(token)
         ngx.header["Set-Cookie"] = cookies
     end
 end

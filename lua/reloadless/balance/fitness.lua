@@ -139,13 +139,18 @@ end
 
 
 --- A try on the peer has failed.
--- @param was_open whether the connection was open before: the peer may only
---   have closed it while it was idle, which is forgiven once in fail_timeout
+-- @param was_open whether the connection may have been open before: where the
+--   peer has answered since, it may only have closed it while it was idle,
+--   which is forgiven once in fail_timeout
 function _M:failed(peer, was_open, now)
+    local was_pooled = was_open and peer.is_pooled
+    peer.is_pooled = false
     if self.max_fails == 0 or not self.members[peer] then
         return
     end
-    if was_open and now - (peer.spared_at or -1 / 0) > self.fail_timeout then
+    if was_pooled
+       and now - (peer.spared_at or -1 / 0) > self.fail_timeout
+    then
         peer.spared_at = now
         return
     end

@@ -47,6 +47,7 @@ function _M.new(upstream, key, paces)
         fails = 0,              -- in a row, within fail_timeout
         failed_at = false,      -- the last time, until that is forgiven
         spared_at = false,      -- when a closed connection was last forgiven
+        is_pooled = false,      -- it has answered: its connection may be kept
         ramp_from = false,      -- when its slow start began
 
         -- structure/heap, in the agenda of fitness

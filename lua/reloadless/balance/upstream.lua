@@ -1,6 +1,7 @@
 -- One upstream as one worker has it: built from the table and brought up to
 -- date peer by peer. What is known of the peers that stay is kept.
 
+local cookies = require("reloadless.balance.cookie")
 local complaint = require("reloadless.shared.complaint")
 local dict = require("reloadless.table.dict")
 local fitness = require("reloadless.balance.fitness")
@@ -35,6 +36,7 @@ function _M.new(name)
         picker = false,         -- a module of picker/list
         key = false,            -- function that gives the text to hash
         cookie = false,         -- the variable of the sticky cookie
+        new_cookie = false,     -- function that gives one
         max_tries = huge,
         has_timeouts = false,
         members = {},           -- by chunk's id: the fields of peers by address
@@ -154,7 +156,7 @@ local function apply_settings(self, settings, now)
     self.key = settings.balance == "hash"
                and template.compile(settings.hash_key)
 
-    self.cookie = settings.sticky and "cookie_" .. settings.sticky or false
+    self.cookie, self.new_cookie = cookies.of(settings.sticky)
     if not self.cookie then
         self.by_token = nil
     elseif not self.by_token then

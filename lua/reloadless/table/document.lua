@@ -84,12 +84,24 @@ local function check_object(value, checks, partial, what)
                      detail = "unknown field " .. show(name) }
         end
         if not (partial and item == null) then
-            local expected = check(item)
-            if expected then
-                return invalid(json.pointer_step(name), name, item, expected)
+            local wrong = check(item, partial)
+            if type(wrong) == "table" then
+                return within(json.pointer_step(name), wrong)
+            elseif wrong then
+                return invalid(json.pointer_step(name), name, item, wrong)
             end
         end
     end
+end
+
+
+-- Checks a field that may hold an object.
+-- @return what was expected, or an error about what is inside
+function own_checks.sticky(value, partial)
+    if type(value) == "table" then
+        return check_object(value, fields.sticky.checks, partial, "sticky")
+    end
+    return fields.upstream.checks.sticky(value)
 end
 
 
@@ -266,6 +278,11 @@ function _M.check_settings(settings, pointer)
                  detail = "hash_key is missing: balance hash needs the"
                           .. " variables to hash, such as $remote_addr" }
     end
+    local sticky = settings.sticky
+    if type(sticky) == "table" and not sticky.cookie then
+        return { status = 422, pointer = pointer .. "/sticky/cookie",
+                 detail = "cookie is missing: expected its name" }
+    end
 end
 
 
@@ -310,7 +327,7 @@ function _M.sift(body, refuse)
 end
 
 
---- RFC 7396 for an object of plain fields.
+--- RFC 7396 for all but peers.
 -- @return a new table; target stays as it is
 function _M.merge(target, patch)
     local merged = {}
@@ -321,6 +338,10 @@ function _M.merge(target, patch)
         if name ~= "peers" then
             if value == null then
                 value = nil
+            elseif type(value) == "table" then
+                local inside = merged[name]
+                value = _M.merge(type(inside) == "table" and inside or {},
+                                 value)
             end
             merged[name] = value
         end

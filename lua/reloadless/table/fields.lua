@@ -99,6 +99,33 @@ local function cookie_name(value)
 end
 
 
+local function cookie_path(value)
+    if type(value) ~= "string" or #value > 255
+       or not find(value, "^/[%w%p]*$") or find(value, ";", 1, true)
+    then
+        return "a path: / and up to 254 characters of ASCII, without spaces"
+               .. " and ;"
+    end
+end
+
+
+local function cookie_domain(value)
+    if type(value) ~= "string" or #value > 253
+       or not find(value, "^[%w.-]+$")
+    then
+        return "a domain: 1 to 253 of A-Z a-z 0-9 . -"
+    end
+end
+
+
+-- An object's fields have checks of their own.
+local function sticky(value)
+    return type(value) ~= "table" and cookie_name(value)
+           and "a cookie name: 1 to 64 of A-Z a-z 0-9 _ -, or an object"
+           or nil
+end
+
+
 local function variables(value)
     local rest, braced = gsub(tostring(value), "%${[%w_]+}", " ")
     if type(value) ~= "string" or #value > 1024 or has_control(value)
@@ -109,14 +136,16 @@ local function variables(value)
 end
 
 
--- @param fields { name, check } each, in the order in which they are written
--- @return an array of { name =, check =, label = its name as JSON }, and the
---   checks by name
+-- @param fields { name, check, fields } each, in the order in which they are
+--   written; fields is a list of those inside where the value may be an object
+-- @return an array of { name =, check =, fields =, label = its name as JSON },
+--   and the checks by name
 local function list(fields)
     local all = { checks = {} }
     for i, field in ipairs(fields) do
         local name, check = field[1], field[2]
-        all[i] = { name = name, check = check, label = '"' .. name .. '":' }
+        all[i] = { name = name, check = check, label = '"' .. name .. '":',
+                   fields = field[3] }
         all.checks[name] = check
     end
     return all
@@ -133,11 +162,22 @@ _M.peer = list({
     { "slow_start", seconds(86400) },
 })
 
+--- Of sticky, where it is an object.
+_M.sticky = list({
+    { "cookie", cookie_name },
+    { "path", cookie_path },
+    { "domain", cookie_domain },
+    { "max_age", integer(0, 2 ^ 31 - 1) },
+    { "secure", boolean },
+    { "http_only", boolean },
+    { "same_site", one_of({ "strict", "lax", "none" }) },
+})
+
 _M.upstream = list({
     { "owner", text(128) },
     { "balance", one_of(pickers.names) },
     { "hash_key", variables },
-    { "sticky", cookie_name },
+    { "sticky", sticky, _M.sticky },
     { "max_fails", integer(0, 65535) },
     { "fail_timeout", seconds(86400) },
     { "max_tries", integer(1, 100) },

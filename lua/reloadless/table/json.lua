@@ -57,8 +57,12 @@ local function add_fields(out, n, object, list)
         if value ~= nil then
             out[n + 1] = n == start and "{" or ","
             out[n + 2] = list[i].label
-            out[n + 3] = encode_value(value)
-            n = n + 3
+            if type(value) == "table" then
+                n = add_fields(out, n + 2, value, list[i].fields)
+            else
+                out[n + 3] = encode_value(value)
+                n = n + 3
+            end
         end
     end
     out[n + 1] = n == start and "{}" or "}"
