@@ -21,7 +21,6 @@ const { admin } = await startOpenresty({
     server {
         listen 127.0.0.1:${port} http2;
         location / {
-            access_by_lua_block { require("reloadless").access("grpc") }
             grpc_pass grpc://grpc;
             grpc_read_timeout 1h;
             grpc_send_timeout 1h;

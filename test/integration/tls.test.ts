@@ -69,7 +69,6 @@ async function startSecure(certificate: string): Promise<Secure> {
 }
 
 const tls = (upstream: string, name: string) => `
-        access_by_lua_block { require("reloadless").access("web") }
         proxy_pass https://${upstream};
         proxy_ssl_server_name on;
         proxy_ssl_name ${name};
