@@ -32,7 +32,7 @@ end
 describe("a heap", function()
     it("has its smallest key on top after any operations", function()
         for _, items in ipairs({ 1, 2, 3, 10, 60 }) do
-            local queue, model, all = heap.new(), {}, {}
+            local queue, model, all = heap.new("place"), {}, {}
             for i = 1, items do
                 all[i] = {}
             end
@@ -53,7 +53,7 @@ describe("a heap", function()
     end)
 
     it("gives everything out in order", function()
-        local queue, keys = heap.new(), {}
+        local queue, keys = heap.new("place"), {}
         for i = 1, 2000 do
             keys[i] = math.random()
             queue:set({}, keys[i])
@@ -68,7 +68,7 @@ describe("a heap", function()
     end)
 
     it("keeps nothing of what was removed", function()
-        local queue, all = heap.new(), {}
+        local queue, all = heap.new("place"), {}
         for i = 1, 100 do
             all[i] = {}
             queue:set(all[i], -i)

@@ -260,18 +260,6 @@ end)
 
 
 describe("round robin with tried peers", function()
-    it("gives the next that was not tried, until none is left", function()
-        local picker = random_picker(8, 4)
-        local tried = {}
-        for _ = 1, 8 do
-            local peer = picker:pick(tried)
-            assert.is_nil(tried[peer])
-            tried[peer] = true
-        end
-        assert.is_nil(picker:pick(tried))
-        assert.is_not_nil(picker:pick())
-    end)
-
     it("goes round those that are left", function()
         local picker = random_picker(10, 1)
         local counts = {}

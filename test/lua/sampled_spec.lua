@@ -59,7 +59,7 @@ end)
 -- answers. Gives the share of the slow peer and the p99 of the answer times.
 local function simulate(module, interval)
     local picker = module.new()
-    local peers, done, paces = {}, heap.new(), { mean = false }
+    local peers, done, paces = {}, heap.new("place"), { mean = false }
     for i = 1, 10 do
         peers[i] = new_peer(tostring(i), {
             paces = paces, seconds = i == 1 and 0.1 or 0.01, count = 0,

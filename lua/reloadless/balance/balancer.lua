@@ -297,11 +297,11 @@ local function next_try(state, how)
     if not peer and state.left <= 0 then
         -- All tries that we asked for are over. nginx grants another only for
         -- a pooled connection that the peer had closed: that peer is fine.
+        local dead = {}
         for other, kind in pairs(tried) do
-            if kind == "stale" then
-                tried[other] = nil
-            end
+            dead[other] = kind == "dead" and kind or nil
         end
+        state.tried = dead
         peer = pick(state)
     end
     return peer

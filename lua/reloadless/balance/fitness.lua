@@ -29,7 +29,10 @@ local work_per_pick = 8
 --- @return a judge of no peers; use settles it
 function _M.new()
     return setmetatable({
-        agenda = heap.new(),    -- peers by the time when something is due
+        -- peers by the time when something is due, and those of them that are
+        -- full and no more than that
+        agenda = heap.new("due_place"),
+        full = heap.new("full_place"),
         members = {},           -- set of peers
         ejected = {},           -- set of peers
     }, mt)
@@ -65,6 +68,11 @@ local function settle(self, peer, now)
         self.agenda:set(peer, due)
     else
         self.agenda:remove(peer)
+    end
+    if peer.full and not peer.ejected then
+        self.full:set(peer, due)
+    else
+        self.full:remove(peer)
     end
 end
 
@@ -119,6 +127,7 @@ function _M:leave(peer)
     self.ejected[peer] = nil
     peer.ejected, peer.probe, peer.full, peer.ramp_from = nil, nil, nil, nil
     self.agenda:remove(peer)
+    self.full:remove(peer)
     self.tiers:drop(peer)
 end
 
@@ -232,8 +241,8 @@ end
 function _M:reopen(now)
     local were = false
     for _ = 1, work_per_pick do
-        local peer, due = self.agenda:top()
-        if not peer or not peer.full or due >= now + full_seconds then
+        local peer, due = self.full:top()
+        if not peer or due >= now + full_seconds then
             break
         end
         wake(self, peer, now)

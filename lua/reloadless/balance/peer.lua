@@ -50,8 +50,9 @@ function _M.new(upstream, key, paces)
         is_pooled = false,      -- it has answered: its connection may be kept
         ramp_from = false,      -- when its slow start began
 
-        -- structure/heap, in the agenda of fitness
-        place = false,
+        -- structure/heap, in the agenda of fitness and among the full ones
+        due_place = false,
+        full_place = false,
 
         -- picker/least_conn: its average answer, and that of its upstream
         pace = false,

@@ -1,6 +1,9 @@
 -- Tiers around any picker: the peers of the preferred zone while enough of
 -- them are fit, then all primaries, then backups.
 
+local bag = require("reloadless.structure.bag")
+
+local find_outside = bag.find_outside
 local setmetatable = setmetatable
 
 local _M = {}
@@ -20,6 +23,10 @@ function _M.new(picker, zone)
         near = picker.new(),
         primary = picker.new(),
         backup = picker.new(),
+        -- the peers in each of them
+        near_peers = bag.new(),
+        primary_peers = bag.new(),
+        backup_peers = bag.new(),
         pick_from = picker.pick,
         updates = picker.update ~= nil,
         fit = {},               -- by peer: whether it may be picked
@@ -51,10 +58,13 @@ function _M:put(peer, weight)
     end
 
     if peer.backup then
+        self.backup_peers:add(peer)
         return self.backup:set(peer, weight)
     end
+    self.primary_peers:add(peer)
     self.primary:set(peer, weight)
     if is_near(self, peer) then
+        self.near_peers:add(peer)
         self.near:set(peer, weight)
     end
 end
@@ -70,8 +80,11 @@ function _M:rest(peer)
     count(self, peer, was == nil and 1 or 0, was and -1 or 0)
     self.fit[peer] = false
     self.near:remove(peer)
+    self.near_peers:remove(peer)
     self.primary:remove(peer)
+    self.primary_peers:remove(peer)
     self.backup:remove(peer)
+    self.backup_peers:remove(peer)
 end
 
 
@@ -99,15 +112,33 @@ function _M:update(peer)
 end
 
 
---- @param tried set of peers that must not be picked, or nil
+-- As pick, for a retry. A picker does not look for long among peers that were
+-- tried: then any other is as good.
+local function pick_other(self, tried, key)
+    local fit, pick_from = self.near_fit, self.pick_from
+    return fit > 0 and fit >= enough * self.near_known
+           and (pick_from(self.near, tried, key)
+                or find_outside(self.near_peers, tried))
+           or pick_from(self.primary, tried, key)
+           or find_outside(self.primary_peers, tried)
+           or pick_from(self.backup, tried, key)
+           or find_outside(self.backup_peers, tried)
+end
+
+
+--- @param tried set of peers that must not be picked, or nil. It belongs to one
+--   request, and what else is in it to the tiers
 -- @param key what a hash picker hashes
 -- @return a peer, or nil when none is fit
 function _M:pick(tried, key)
+    if tried then
+        return pick_other(self, tried, key)
+    end
     local fit, pick_from = self.near_fit, self.pick_from
     return fit > 0 and fit >= enough * self.near_known
-           and pick_from(self.near, tried, key)
-           or pick_from(self.primary, tried, key)
-           or pick_from(self.backup, tried, key)
+           and pick_from(self.near, nil, key)
+           or pick_from(self.primary, nil, key)
+           or pick_from(self.backup, nil, key)
 end
 
 

@@ -1,5 +1,5 @@
 -- A binary min-heap that can also move or drop an item in the middle. Items are
--- tables; the heap keeps its place of an item in item.place. Pure.
+-- tables; the heap keeps the place of an item in a field of it. Pure.
 
 local floor = math.floor
 
@@ -7,14 +7,15 @@ local _M = {}
 local mt = { __index = _M }
 
 
---- @return an empty heap
-function _M.new()
-    return setmetatable({ size = 0, items = {}, keys = {} }, mt)
+--- @param field of items that belongs to the heap
+-- @return an empty heap
+function _M.new(field)
+    return setmetatable({ size = 0, items = {}, keys = {}, field = field }, mt)
 end
 
 
 local function up(self, i, item, key)
-    local items, keys = self.items, self.keys
+    local items, keys, field = self.items, self.keys, self.field
     while i > 1 do
         local parent = floor(i / 2)
         if keys[parent] <= key then
@@ -22,16 +23,16 @@ local function up(self, i, item, key)
         end
         local above = items[parent]
         items[i], keys[i] = above, keys[parent]
-        above.place = i
+        above[field] = i
         i = parent
     end
     items[i], keys[i] = item, key
-    item.place = i
+    item[field] = i
 end
 
 
 local function down(self, i, item, key)
-    local items, keys = self.items, self.keys
+    local items, keys, field = self.items, self.keys, self.field
     local size = self.size
     while true do
         local child = 2 * i
@@ -46,17 +47,17 @@ local function down(self, i, item, key)
         end
         local below = items[child]
         items[i], keys[i] = below, keys[child]
-        below.place = i
+        below[field] = i
         i = child
     end
     items[i], keys[i] = item, key
-    item.place = i
+    item[field] = i
 end
 
 
 --- Puts an item in, or moves it when it is there. O(log n).
 function _M:set(item, key)
-    local i = item.place
+    local i = item[self.field]
     if not i then
         self.size = self.size + 1
         up(self, self.size, item, key)
@@ -70,7 +71,7 @@ end
 
 --- Takes an item out; one that is not there is no error. O(log n).
 function _M:remove(item)
-    local i = item.place
+    local i = item[self.field]
     if not i then
         return
     end
@@ -78,10 +79,10 @@ function _M:remove(item)
     local size = self.size
     local last, key = self.items[size], self.keys[size]
     self.items[size], self.keys[size] = nil, nil
-    item.place = nil
+    item[self.field] = nil
     self.size = size - 1
     if last ~= item then
-        last.place = i
+        last[self.field] = i
         if key < self.keys[i] then
             up(self, i, last, key)
         else

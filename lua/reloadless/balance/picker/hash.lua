@@ -48,6 +48,8 @@ local most_points = full_weight * points_per_weight
 local stronger = 16
 -- so that the last one is strong enough for a weight of 65535
 local levels = 5
+-- Points of peers that were tried which a retry passes over.
+local most_passed = 20
 -- times the least difference of two ways is 1
 local finest = stronger ^ (levels - 1)
 
@@ -174,7 +176,7 @@ local function pick_other(self, tried, place, step)
     for _ = 1, probes do
         for n, ring in ipairs(self.used) do
             local size, at = ring.size, ring:find(place)
-            for _ = 1, size do
+            for _ = 1, min(size, most_passed) do
                 local peer, position = ring:point(at % size)
                 if not tried[peer] then
                     local far = (position - place) % circle * self.counts[n]
@@ -247,7 +249,7 @@ end
 
 --- @param tried set of peers that must not be picked, or nil
 -- @param key the text to hash
--- @return a peer, or nil when none is left
+-- @return a peer, or nil when none is found
 function _M:pick(tried, key)
     if not self.is_laid then
         settle(self)

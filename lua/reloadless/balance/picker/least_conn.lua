@@ -10,7 +10,6 @@ local turns = require("reloadless.structure.turns")
 
 local first = tournament.first
 local max = math.max
-local pairs = pairs
 local set = tournament.set
 local setmetatable = setmetatable
 local take = turns.take
@@ -27,6 +26,8 @@ local tick = 0.001
 local part = 1 / 32
 -- Of its turns, the part that the slowest of peers has.
 local least_share = 1 / 16
+-- So many peers that were tried a retry passes over.
+local most_passed = 8
 
 
 --- @return a picker without peers
@@ -113,24 +114,31 @@ local function pick(self)
 end
 
 
---- Picks a peer; update is to be called for it.
--- @param tried set of peers that must not be picked, or nil
--- @return a peer, or nil when none is left
-function _M:pick(tried)
-    if not tried then
-        return pick(self)
+-- Those that were tried and come first stand aside meanwhile.
+local function pick_other(self, tried)
+    local race, passed = self.race, {}
+    local entry = first(race)
+    while entry and tried[entry.peer] and #passed < most_passed do
+        passed[#passed + 1] = entry
+        race:remove(entry)
+        entry = first(race)
     end
-
-    for peer in pairs(tried) do
-        if self.entries[peer] then
-            self.race:remove(self.entries[peer])
-        end
-    end
-    local picked = pick(self)
-    for peer in pairs(tried) do
-        self:update(peer)
+    local picked = entry and not tried[entry.peer] and pick(self) or nil
+    for i = 1, #passed do
+        place(self, passed[i])
     end
     return picked
+end
+
+
+--- Picks a peer; update is to be called for it.
+-- @param tried set of peers that must not be picked, or nil
+-- @return a peer, or nil when none is found
+function _M:pick(tried)
+    if tried then
+        return pick_other(self, tried)
+    end
+    return pick(self)
 end
 
 

@@ -10,10 +10,13 @@
 --                       fraction while the peer is in slow start.
 --   remove(self, peer)  takes a peer out; one that is not there is no error.
 --   pick(self, tried, key)
---                       the peer for a try, or nil when none is left. tried,
+--                       the peer for a try, or nil when there is none. tried,
 --                       where some were tried before, is the set of those that
---                       must not be picked; key is the text to hash where
---                       balance is "hash". It runs for each request.
+--                       must not be picked: among them it may look for no more
+--                       than some 20 steps, and give nil when it has found
+--                       nobody else; the tiers then find one. key is the text
+--                       to hash where balance is "hash". It runs for each
+--                       request.
 --
 -- and, where it wants them:
 --

@@ -193,7 +193,7 @@ end
 -- neighbour of a bad peer.
 local function step_over(self, tried)
     local ring = self.ring
-    for _ = 1, ring.size do
+    for _ = 1, min(ring.size, most_passed) do
         self.retried = (self.retried + 1) % ring.size
         local peer = ring:point(self.retried)
         if not tried[peer] then
@@ -204,7 +204,7 @@ end
 
 
 --- @param tried set of peers that must not be picked, or nil
--- @return a peer, or nil when none is left
+-- @return a peer, or nil when none is found
 function _M:pick(tried)
     if not self.ring.is_laid then
         self.ring:settle()

@@ -4,8 +4,10 @@
 local sampler = require("reloadless.structure.sampler")
 
 local draw_two = sampler.draw_two
-local pairs = pairs
 local setmetatable = setmetatable
+
+-- So often a retry draws, to find a peer that was not tried.
+local most_draws = 20
 
 
 --- @param cost function(peer, weight): of two peers the one of lower cost gets
@@ -54,24 +56,24 @@ return function(cost)
     end
 
 
-    --- @param tried set of peers that must not be picked, or nil
-    -- @return a peer, or nil when none is left
-    function _M:pick(tried)
-        if not tried then
-            return pick(self)
-        end
-
-        local weights = self.weights
-        for peer in pairs(tried) do
-            self.sampler:remove(peer)
-        end
-        local picked = pick(self)
-        for peer in pairs(tried) do
-            if weights[peer] then
-                self.sampler:set(peer, weights[peer])
+    -- Draws until a peer was not tried.
+    local function pick_other(self, tried)
+        for _ = 1, most_draws do
+            local peer = pick(self)
+            if peer and not tried[peer] then
+                return peer
             end
         end
-        return picked
+    end
+
+
+    --- @param tried set of peers that must not be picked, or nil
+    -- @return a peer, or nil when none is found
+    function _M:pick(tried)
+        if tried then
+            return pick_other(self, tried)
+        end
+        return pick(self)
     end
 
 
