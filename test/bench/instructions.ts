@@ -3,11 +3,10 @@ import { Agent, get } from 'node:http';
 import { join } from 'node:path';
 import { Nginx, type NginxOptions } from '../stack/nginx.ts';
 
-/** What is counted: an nginx of one worker, made ready, and the path that is asked for. */
+/** What is counted: an nginx of one worker, made ready. */
 export interface Counted {
   options: NginxOptions;
   prepare: (nginx: Nginx) => Promise<void>;
-  path: string;
 }
 
 const few = 6_000;
@@ -48,7 +47,7 @@ async function count(folder: string, counted: Counted, requests: number): Promis
   const nginx = await Nginx.start(folder, { ...counted.options, wrapper });
   try {
     await counted.prepare(nginx);
-    await send(`${nginx.url}${counted.path}`, requests);
+    await send(nginx.url, requests);
   } finally {
     await nginx.stop('SIGQUIT');
   }

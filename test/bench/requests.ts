@@ -2,7 +2,8 @@
 // static upstream, beside a Lua balancer that only returns a fixed peer (the
 // floor of any), beside that one with a log_by_lua that does nothing (`log`: the
 // floor of any that learns what became of a request), and beside the usual
-// script that decodes JSON on each request.
+// script that decodes JSON on each request. nginx.conf is the README's; `access`
+// is round robin with access() in the location.
 //
 //   npm run bench:requests -- [--peers 10,100] [--rounds 10] [--seconds 2]
 //     [--variants static,floor,round_robin] [--instructions]
@@ -16,7 +17,7 @@ import { parseArgs } from 'node:util';
 import got from 'got';
 import { balances } from '../../agent/state/balances.ts';
 import { temporaryFolder } from '../stack/folder.ts';
-import { findNginx } from '../stack/install.mjs';
+import { checkout, findNginx } from '../stack/install.mjs';
 import { Nginx, type NginxOptions } from '../stack/nginx.ts';
 import { freePort } from '../stack/ports.ts';
 import { start, stop, until } from '../stack/process.ts';
@@ -30,7 +31,10 @@ const { values: options } = parseArgs({
     peers: { type: 'string', default: '10,100,1000,10000' },
     rounds: { type: 'string', default: '10' },
     seconds: { type: 'string', default: '2' },
-    variants: { type: 'string', default: ['static', 'floor', 'log', ...pickers, 'json'].join(',') },
+    variants: {
+      type: 'string',
+      default: ['static', 'floor', 'log', ...pickers, 'access', 'json'].join(','),
+    },
     instructions: { type: 'boolean', default: false },
   },
 });
@@ -74,39 +78,46 @@ http {
 /** What runs in an nginx without Reloadless. */
 const plain = ['static', 'floor', 'log', 'json'];
 
-/** The upstream blocks, all with the same keep-alive pool. */
-function upstreams(peers: string[], isPlain: boolean): string {
-  // So large that no connection is closed: some peers get several requests at a time.
-  const pool = `keepalive ${peers.length + 960};
-        keepalive_requests 1000000000; keepalive_timeout 600s;`;
-  const lua = (name: string, code: string) => `
-    upstream ${name} { server 127.0.0.1:1 down; balancer_by_lua_block { ${code} } ${pool} }`;
-  const port = peers[0]?.split(':')[1];
-  if (!isPlain) {
-    return pickers.map((name) => lua(name, `require("reloadless").balance("${name}")`)).join('\n');
-  }
-  const floor = `local pick = package.loaded.floor_pick
+/** The upstream and the server that the README tells people to write. */
+function readme(): string {
+  const text = readFileSync(join(checkout, 'README.md'), 'utf8');
+  const block = /http \{\s+include [^\n]+\n(?<piece>.+?)\n *\}\n *```/s.exec(text);
+  if (block?.groups?.piece === undefined) throw new Error('README.md has no http block');
+  return block.groups.piece;
+}
+
+/** The README's piece, with each pattern replaced; one that is not there is an error. */
+function edited(...changes: [RegExp, string][]): string {
+  return changes.reduce((text, [pattern, by]) => {
+    if (!pattern.test(text)) throw new Error(`README.md: the http block lacks ${pattern}`);
+    return text.replace(pattern, () => by);
+  }, readme());
+}
+
+/** What a balancer runs that only sends each request to the next of so many peers. */
+function floor(count: number, port: string): string {
+  return `
+        local pick = package.loaded.floor_pick
         if not pick then
             local hosts, i = {}, 0
             local set = require("ngx.balancer").set_current_peer
-            for k = 0, ${peers.length - 1} do
+            for k = 0, ${count - 1} do
                 hosts[k + 1] = "127.0." .. math.floor(k / 250) .. "." .. k % 250 + 1
             end
-            pick = function() i = i % ${peers.length} + 1 set(hosts[i], ${port}) end
+            pick = function() i = i % ${count} + 1 set(hosts[i], ${port}) end
             package.loaded.floor_pick = pick
         end
         pick()`;
-  return [
-    `upstream static { ${peers.map((peer) => `server ${peer};`).join(' ')} ${pool} }`,
-    lua('floor', floor),
-    lua('log', floor),
-    lua(
-      'json',
-      `local cjson, dict = require("cjson"), ngx.shared.scratch
+}
+
+/** What the usual script runs, which decodes JSON on each request. */
+function json(count: number, port: string): string {
+  return `
+        local cjson, dict = require("cjson"), ngx.shared.scratch
         local text = dict:get("peers")
         if not text then
             local all = {}
-            for k = 0, ${peers.length - 1} do
+            for k = 0, ${count - 1} do
                 all[k + 1] = { address = "127.0." .. math.floor(k / 250) .. "." .. k % 250 + 1,
                                port = ${port}, weight = 1 }
             end
@@ -115,35 +126,51 @@ function upstreams(peers: string[], isPlain: boolean): string {
         end
         local all = cjson.decode(text)
         local peer = all[math.random(#all)]
-        require("ngx.balancer").set_current_peer(peer.address, peer.port)`,
-    ),
-  ].join('\n');
+        require("ngx.balancer").set_current_peer(peer.address, peer.port)`;
 }
 
-function configuration(peers: string[], port: number, isPlain: boolean): string {
-  const names = isPlain ? plain : pickers;
-  const location = (name: string) =>
-    `location /${name} { ${name === 'log' ? 'log_by_lua_block { }' : ''} proxy_pass http://${name}; }`;
+/**
+ * The README's piece as it is printed, but for the port, for what the variant
+ * is about, and for the size of the pool: no connection is closed, though some
+ * peers get several requests at a time.
+ */
+function configuration(name: string, peers: string[], port: number): string {
+  const changes: [RegExp, string][] = [
+    [/listen 80;/, `listen 127.0.0.1:${port} backlog=4096; keepalive_requests 1000000000;`],
+    [/keepalive 64;/, `keepalive ${peers.length + 960}; keepalive_requests 1000000000;`],
+  ];
+  const balancer = (code: string): [RegExp, string] => [
+    /balancer_by_lua_block \{.*\}/,
+    `balancer_by_lua_block { ${code} }`,
+  ];
+  const inLocation = (line: string): [RegExp, string] => [/location \/ \{/, `location / { ${line}`];
+  const peerPort = peers[0]?.split(':')[1] ?? '';
+  if (name === 'static') {
+    changes.push(
+      [/server 127.0.0.1:1 down;/, peers.map((peer) => `server ${peer};`).join(' ')],
+      [/balancer_by_lua_block \{.*\}/, ''],
+    );
+  } else if (name === 'floor' || name === 'log') {
+    changes.push(balancer(floor(peers.length, peerPort)));
+  } else if (name === 'json') {
+    changes.push(balancer(json(peers.length, peerPort)));
+  }
+  if (name === 'log') changes.push(inLocation('log_by_lua_block { }'));
+  if (name === 'access') {
+    changes.push(inLocation('access_by_lua_block { require("reloadless").access("web") }'));
+  }
   return `
-    ${isPlain ? 'lua_shared_dict scratch 16m; lua_malloc_trim 0;' : ''}
-    proxy_http_version 1.1;
-    proxy_set_header Connection "";
-    keepalive_requests 1000000000;
-    ${upstreams(peers, isPlain)}
-    server {
-        listen 127.0.0.1:${port} backlog=4096;
-        location = / { return 204; }
-        ${names.map(location).join('\n        ')}
-    }`;
+    ${plain.includes(name) ? 'lua_shared_dict scratch 16m; lua_malloc_trim 0;' : ''}
+    ${edited(...changes)}`;
 }
 
-function nginxOptions(peers: string[], isPlain: boolean): NginxOptions {
+function nginxOptions(name: string, peers: string[]): NginxOptions {
   return {
     workers: 1,
     dict: '64m',
     main: 'worker_cpu_affinity 01;',
-    plain: isPlain,
-    http: ({ port }) => configuration(peers, port, isPlain),
+    plain: plain.includes(name),
+    http: ({ port }) => configuration(name, peers, port),
   };
 }
 
@@ -152,15 +179,16 @@ function cpu(pid: number): number {
   return Number(readFileSync(`/proc/${pid}/schedstat`, 'utf8').split(' ')[0]) / 1000;
 }
 
+/** Gives the upstream its peers, unless nginx.conf has them. */
 async function put(nginx: Nginx, peers: string[], name: string): Promise<void> {
+  if (plain.includes(name)) return;
   const all = Object.fromEntries(peers.map((peer) => [peer, {}]));
-  await nginx.http.put(`v1/upstreams/${name}`, {
-    json: { balance: name, hash_key: '$uri', peers: all },
-  });
+  const balance = name === 'access' ? 'round_robin' : name;
+  await nginx.http.put('v1/upstreams/web', { json: { balance, hash_key: '$uri', peers: all } });
 }
 
 /** The most that one change of one peer takes of a worker: the push, and the next request. */
-async function stall(nginx: Nginx, peers: string[], name: string): Promise<number[]> {
+async function stall(nginx: Nginx, peers: string[]): Promise<number[]> {
   const pid = nginx.workers()[0] ?? 0;
   const took: number[] = [];
   // As the agent does, and users' clients: the connections stay open.
@@ -168,11 +196,11 @@ async function stall(nginx: Nginx, peers: string[], name: string): Promise<numbe
   for (let i = 0; i < 60; i += 1) {
     const peer = peers[(i * 7919) % peers.length] ?? '';
     const before = cpu(pid);
-    await nginx.http.patch(`v1/upstreams/${name}`, {
+    await nginx.http.patch('v1/upstreams/web', {
       agent,
       json: { peers: { [peer]: i % 3 === 0 ? null : { weight: (i % 3) + 1 } } },
     });
-    await got(`${nginx.url}/${name}`, { agent });
+    await got(nginx.url, { agent });
     took.push((cpu(pid) - before) / 1000);
   }
   agent.http.destroy();
@@ -247,7 +275,7 @@ class Load {
       '-d3600',
       '-s',
       subject.script,
-      `${subject.nginx.url}/${subject.name}`,
+      subject.nginx.url,
     ];
     this.#wrk = spawn('taskset', args, { stdio: ['ignore', 'pipe', 'inherit'] });
     this.#wrk.stdout?.setEncoding('utf8').on('data', (text) => {
@@ -305,15 +333,14 @@ async function startSubject(folder: string, count: number, name: string): Promis
   const port = await freePort();
   const peers = addresses(count, port);
   const backend = await startBackend(mkdtempSync(join(folder, 'backend-')), port);
-  const options = nginxOptions(peers, plain.includes(name));
-  const nginx = await Nginx.start(mkdtempSync(join(folder, 'nginx-')), options);
-  if (pickers.includes(name)) await put(nginx, peers, name);
+  const nginx = await Nginx.start(mkdtempSync(join(folder, 'nginx-')), nginxOptions(name, peers));
+  await put(nginx, peers, name);
   const script = join(folder, 'keys.lua');
   writeFileSync(
     script,
     `local requests, n = {}, 0
     function init()
-        for i = 1, ${Math.max(500, 5 * count)} do requests[i] = wrk.format(nil, wrk.path .. "/" .. i) end
+        for i = 1, ${Math.max(500, 5 * count)} do requests[i] = wrk.format(nil, wrk.path .. i) end
     end
     function request() n = n % #requests + 1 return requests[n] end`,
   );
@@ -345,7 +372,7 @@ async function measure(count: number, folder: string): Promise<void> {
     }
     print(`${count} peers`, runs);
     for (const { name, nginx, peers } of subjects.filter((each) => pickers.includes(each.name))) {
-      const took = await stall(nginx, peers, name);
+      const took = await stall(nginx, peers);
       process.stdout.write(
         `  a change of one peer, ${name}: ${spread(took, 2)} ms of the worker, p99 ${percentile(took, 0.99).toFixed(2)}\n`,
       );
@@ -365,11 +392,8 @@ async function count(folder: string): Promise<void> {
     for (const peers of options.peers.split(',').map((n) => addresses(Number(n), port))) {
       for (const name of options.variants.split(',')) {
         const instructions = await instructionsPerRequest(join(folder, `${name}-${peers.length}`), {
-          options: nginxOptions(peers, plain.includes(name)),
-          prepare: async (nginx) => {
-            if (pickers.includes(name)) await put(nginx, peers, name);
-          },
-          path: `/${name}`,
+          options: nginxOptions(name, peers),
+          prepare: (nginx) => put(nginx, peers, name),
         });
         process.stdout.write(
           `${name.padEnd(14)}${(instructions / 1000).toFixed(1).padStart(9)} thousand instructions a request, ${peers.length} peers\n`,
