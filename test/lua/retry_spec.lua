@@ -9,8 +9,8 @@ local tiers = require("reloadless.balance.tiers")
 
 local log = math.log
 
--- What a retry may take for each doubling of the peers, and beside that for some
--- steps among peers that were tried.
+-- What a retry may take for each doubling of the peers, and beside that for
+-- some steps among peers that were tried.
 local per_doubling, beside = 1000, 4000
 
 

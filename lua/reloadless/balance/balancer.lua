@@ -17,6 +17,9 @@ local upstream = require("reloadless.balance.upstream")
 local balancer = require("ngx.balancer")
 local ffi = require("ffi")
 
+-- Also for what ngx.is_subrequest, ngx.status and ngx.req.is_internal call: the
+-- way there, by tables and metatables, is most of what they cost.
+local C = ffi.C
 local cast = ffi.cast
 local count_begin = counters.begin
 local count_finish = counters.finish
@@ -104,8 +107,8 @@ local function leave_peer(state, outcome, seconds, was_open)
         inflight.release(peer)
         judge:freed(peer, now())
     end
-    if found.picker.observe and outcome then
-        found.picker.observe(peer, seconds, outcome)
+    if found.observe and outcome then
+        found.observe(peer, seconds, outcome)
     end
     if state.counted then
         count_finish(peer, outcome == "failed")
@@ -196,16 +199,16 @@ local function stuck(state)
         return nil
     end
     local peer, token = named_by_cookie(state.upstream)
-    if peer and hold(state, peer) then
-        state.token = token
-        return peer
-    end
-    state.needs_header = true
+    local is_held = peer and hold(state, peer)
+    state.token = is_held and token
+    state.needs_header = not is_held
+    return is_held and peer or nil
 end
 
 
 -- All fields are there from the start: code that LuaJIT has compiled for one
--- state then fits the next.
+-- state then fits the next. token and needs_header are those of a request whose
+-- upstream is sticky, and else what the last one left.
 local function empty_state()
     return {
         upstream = false, peer = false, counted = false, held = false,
@@ -226,10 +229,7 @@ local function new_state(found)
     state.upstream = found
     -- a subrequest has no log phase that would end the count, unless nginx.conf
     -- has log_subrequest
-    state.counted = not ngx.is_subrequest
-    state.held = false
-    state.token = false
-    state.needs_header = false
+    state.counted = C.ngx_http_lua_ffi_is_subrequest(get_request()) ~= 1
     return state
 end
 
@@ -241,7 +241,7 @@ local function first_try(id, name)
     end
 
     local judge = found.fitness
-    if judge.agenda.size > 0 then
+    if judge.has_due then
         judge:tend(now())
     end
     local state = new_state(found)
@@ -398,15 +398,16 @@ function _M.log()
     end
 
     -- error_page may have made any status of a failure
-    local peer = state.peer
-    if ngx.status >= 499 or ngx.req.is_internal()
-       or peer and peer.failed_at or state.upstream.picker.observe
+    local peer, request = state.peer, get_request()
+    if C.ngx_http_lua_ffi_get_resp_status(request) >= 499
+       or C.ngx_http_lua_ffi_req_is_internal(request) == 1
+       or peer and peer.failed_at or state.upstream.observe
     then
         finish(state, true)
     elseif peer then
         leave_peer(state, "answered")
     end
-    if state.needs_header then
+    if state.upstream.cookie and state.needs_header then
         miss_header(state.upstream)
     end
     forget(id, state)

@@ -32,6 +32,7 @@ function _M.new()
         -- peers by the time when something is due, and those of them that are
         -- full and no more than that
         agenda = heap.new("due_place"),
+        has_due = false,        -- whether the agenda has any
         full = heap.new("full_place"),
         members = {},           -- set of peers
         ejected = {},           -- set of peers
@@ -69,6 +70,7 @@ local function settle(self, peer, now)
     else
         self.agenda:remove(peer)
     end
+    self.has_due = self.agenda.size > 0
     if peer.full and not peer.ejected then
         self.full:set(peer, due)
     else
@@ -127,6 +129,7 @@ function _M:leave(peer)
     self.ejected[peer] = nil
     peer.ejected, peer.probe, peer.full, peer.ramp_from = nil, nil, nil, nil
     self.agenda:remove(peer)
+    self.has_due = self.agenda.size > 0
     self.full:remove(peer)
     self.tiers:drop(peer)
 end

@@ -33,7 +33,7 @@ function _M.new(name)
         seen = nil,             -- the table's version at the last sync
         have = nil,             -- what reader.upstream gave, bodies aside
         settings = false,
-        picker = false,         -- a module of picker/list
+        observe = false,        -- the function of its picker, if it has one
         key = false,            -- function that gives the text to hash
         cookie = false,         -- the variable of the sticky cookie
         new_cookie = false,     -- function that gives one
@@ -142,8 +142,9 @@ end
 
 local function apply_settings(self, settings, now)
     self.settings = settings
-    self.picker = pickers[settings.balance or "round_robin"]
-    self.fitness:use(self.picker, settings, now)
+    local picker = pickers[settings.balance or "round_robin"]
+    self.observe = picker.observe or false
+    self.fitness:use(picker, settings, now)
     for _, name in ipairs(timeouts) do
         -- 0 leaves nginx's own, and ngx.balancer would raise on it
         if settings[name] == 0 then

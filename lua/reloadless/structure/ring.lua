@@ -376,6 +376,13 @@ end
 
 
 --- @param at a place from 0 below size
+-- @return the peer that owns its point
+function _M:peer_at(at)
+    return self.owners[self.numbers[at]]
+end
+
+
+--- @param at a place from 0 below size
 -- @return the peer that owns its point, and the point's position
 function _M:point(at)
     return self.owners[self.numbers[at]], self.positions[at]

@@ -21,7 +21,7 @@ local log = math.log
 local max = math.max
 local min = math.min
 local pairs = pairs
-local point = rings.point
+local peer_at = rings.peer_at
 local random = math.random
 local setmetatable = setmetatable
 local tobit = require("bit").tobit
@@ -89,7 +89,8 @@ function _M.new()
     return setmetatable({
         ring = rings.new(points, unit_of),
         place = 0,              -- of the next point
-        position = tobit(random() * circle),    -- behind the last point
+        -- behind the last point, when points last came and went
+        position = tobit(random() * circle),
         start = 0,              -- the position where the stretch begins
         stop = 0,               -- the place where it ends
         rounds = 0,             -- walks over it that are to come
@@ -153,16 +154,19 @@ local function step(self)
         end
         place = turn(self, place)
     end
-    local peer, position = point(ring, place)
     self.place = place + 1
-    self.position = tobit(position + 1)
-    return peer
+    return peer_at(ring, place)
 end
 
 
--- Finds the way again when points have come and gone.
-local function reorient(self)
-    local ring = self.ring
+-- Lays the points that have come and gone, and finds the way again.
+local function settle(self)
+    local ring, place = self.ring, self.place
+    if place > 0 then
+        local _, position = ring:point(place - 1)
+        self.position = tobit(position + 1)
+    end
+    ring:settle()
     self.place = ring:find(self.position)
     if ring.count <= many_peers then
         self.stop, self.rounds = ring.size, 0
@@ -195,7 +199,7 @@ local function step_over(self, tried)
     local ring = self.ring
     for _ = 1, min(ring.size, most_passed) do
         self.retried = (self.retried + 1) % ring.size
-        local peer = ring:point(self.retried)
+        local peer = peer_at(ring, self.retried)
         if not tried[peer] then
             return peer
         end
@@ -207,8 +211,7 @@ end
 -- @return a peer, or nil when none is found
 function _M:pick(tried)
     if not self.ring.is_laid then
-        self.ring:settle()
-        reorient(self)
+        settle(self)
     end
     if tried then
         return step_over(self, tried)
