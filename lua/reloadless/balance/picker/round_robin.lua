@@ -91,8 +91,11 @@ function _M.new()
         place = 0,              -- of the next point
         -- behind the last point, when points last came and went
         position = tobit(random() * circle),
-        start = 0,              -- the position where the stretch begins
-        stop = 0,               -- the place where it ends
+        -- where the stretch begins, as a position and as a place, and the
+        -- place where it ends
+        start = 0,
+        first = 0,
+        stop = 0,
         rounds = 0,             -- walks over it that are to come
         retried = 0,            -- the place of the last peer of a retry
         shares = {},            -- by peer in slow start: how many of its
@@ -129,13 +132,14 @@ local function turn(self, place)
     local ring = self.ring
     if self.rounds > 0 then
         self.rounds = self.rounds - 1
-        return ring:find(self.start)
+        return self.first
     end
 
     place = place < ring.size and place or 0
     if ring.count > many_peers then
         local _, position = ring:point(place)
-        self.start, self.rounds = position, stretch_rounds - 1
+        self.start, self.first = position, place
+        self.rounds = stretch_rounds - 1
         self.stop = min(place + stretch_points, ring.size)
     else
         self.stop = ring.size
@@ -168,10 +172,11 @@ local function settle(self)
     end
     ring:settle()
     self.place = ring:find(self.position)
+    self.first = ring:find(self.start)
     if ring.count <= many_peers then
         self.stop, self.rounds = ring.size, 0
     elseif self.stop > 0 and self.start <= self.position then
-        self.stop = min(ring:find(self.start) + stretch_points, ring.size)
+        self.stop = min(self.first + stretch_points, ring.size)
     else
         self.stop = self.place
     end
