@@ -19,10 +19,15 @@ end
 
 
 
+-- Its places are anywhere, or all of them near one.
 local function new_peer()
     local places = {}
+    local from, width = random() * circle, circle
+    if random(3) == 1 then
+        width = random(3) == 1 and 20 or circle / 1000
+    end
     for i = 1, 27 do
-        places[i] = tobit(random() * circle)
+        places[i] = tobit(from + random() * width)
     end
     return { places = places }
 end

@@ -399,9 +399,9 @@ function _M.log()
 
     -- error_page may have made any status of a failure
     local peer, request = state.peer, get_request()
-    if C.ngx_http_lua_ffi_get_resp_status(request) >= 499
+    if state.upstream.observe or peer and peer.failed_at
+       or C.ngx_http_lua_ffi_get_resp_status(request) >= 499
        or C.ngx_http_lua_ffi_req_is_internal(request) == 1
-       or peer and peer.failed_at or state.upstream.observe
     then
         finish(state, true)
     elseif peer then
