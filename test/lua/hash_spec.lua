@@ -263,6 +263,24 @@ describe("hash", function()
         end
     end)
 
+    it("is compiled for good after some picks", function()
+        local picker = picker_of(new_peers(10, 5))
+        local function pick_many()
+            for _ = 1, 20000 do
+                picker:pick(nil, "key" .. math.random(1e6))
+            end
+        end
+        pick_many()
+        local started = 0
+        local function count(what)
+            started = started + (what == "start" and 1 or 0)
+        end
+        jit.attach(count, "trace")
+        pick_many()
+        jit.attach(count)
+        assert.same(0, started)
+    end)
+
     it("has nobody when empty, and bears any weight", function()
         local picker = hash.new()
         assert.is_nil(picker:pick(nil, "x"))
