@@ -20,6 +20,9 @@ export interface WriteReport {
 /** Long enough to stay out of the way of the push of the same change, in ms. */
 const quiet = 100;
 
+/** Between two writes while changes keep coming, in ms: each waits for the disk. */
+const spacing = 1000;
+
 /** A write that takes long leaves at least so many times its own time to other work. */
 const share = 20;
 
@@ -35,12 +38,14 @@ export function createSnapshotWriter(
   let failures = 0;
   /** How long the last write took, in ms. */
   let took = 0;
+  /** When the last write began, in ms. */
+  let began = Number.NEGATIVE_INFINITY;
   let writing: Promise<void> = Promise.resolve();
 
   async function write(): Promise<void> {
     if (!dirty) return;
     dirty = false;
-    const began = performance.now();
+    began = performance.now();
     try {
       await saveSnapshot(path, { savedAt: new Date(), document: document() });
     } catch (error) {
@@ -72,7 +77,9 @@ export function createSnapshotWriter(
   return {
     changed() {
       dirty = true;
-      if (timer === undefined) schedule(Math.max(quiet, share * took));
+      if (timer !== undefined) return;
+      const rest = began + spacing - performance.now();
+      schedule(Math.max(quiet, share * took, rest));
     },
     stop() {
       stopped = true;

@@ -244,6 +244,22 @@ test('many changes are few writes, and the last state is the one written', async
   assert.deepEqual(Object.keys(loadSnapshot(path)?.document.upstreams ?? {}), ['u99']);
 });
 
+test('while changes keep coming a second lies between two writes', async () => {
+  const path = join(folder, 'churn');
+  const began = performance.now();
+  const writes: number[] = [];
+  const writer = createSnapshotWriter(path, () => document, {
+    failed: assert.fail,
+    written: () => writes.push(performance.now() - began),
+  });
+  const churn = setInterval(writer.changed, 10);
+  await until('it is written twice', () => writes.length >= 2);
+  clearInterval(churn);
+  await writer.stop();
+  const [first = 0, second = 0] = writes;
+  assert.ok(second - first > 500, `${first} and ${second} ms`);
+});
+
 test('a snapshot that could not be written is tried again', async () => {
   const path = join(folder, 'later', 'file');
   const failed: string[] = [];
