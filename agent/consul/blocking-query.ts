@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import { sleep } from '../util/backoff.ts';
 import { pauseAfter } from '../util/coded-error.ts';
 import { ConsulError } from './error.ts';
@@ -97,6 +98,8 @@ export async function repeatBlockingQuery<Content>(
     const changed = !wentBack && answered(answer.content);
     const pause = pace.after(changed ? 'change' : 'no change');
     if (pause > 0) await sleep(pause, signal);
+    // What the answer has set off, a push, goes out before the next query.
+    else await setImmediate();
   }
 }
 

@@ -99,6 +99,31 @@ test('an index that goes back is dropped, and the content fetched at once', asyn
   assert.deepEqual(watched.answers, [['a'], ['b']]);
 });
 
+test('what an answer sets off goes out before the next query', async () => {
+  const order: string[] = [];
+  const abort = new AbortController();
+  async function setOff(): Promise<void> {
+    // As many turns as a push takes until it is written.
+    for (let i = 0; i < 100; i += 1) await Promise.resolve();
+    process.nextTick(() => order.push('push'));
+  }
+  await repeatBlockingQuery({
+    async ask() {
+      order.push('query');
+      if (order.length > 1) abort.abort();
+      return { index: { value: 1n, address: 'one' }, content: [] };
+    },
+    answered() {
+      if (order.length === 1) setOff();
+      return true;
+    },
+    failed: assert.fail,
+    wait: 25_000,
+    signal: abort.signal,
+  });
+  assert.deepEqual(order, ['query', 'push', 'query']);
+});
+
 test('an index of 0 is 1', async (t) => {
   const watched = await watch(t, { script: [ok(0, [])] });
   await held(watched, 2);
