@@ -29,12 +29,17 @@ export interface Lease {
    * @throws AdminError when it cannot be told
    */
   hold(signal: AbortSignal): Promise<boolean>;
+  /** It is ours and will be for a while, so that a change need not wait for its renewal. */
+  isSure(): boolean;
   /** Gives it back; what goes wrong is of no matter, since it ends by itself. */
   release(): Promise<void>;
 }
 
 /** Between two renewals, in ms: a lease ends 10 s after the last. */
 const renewInterval = 3_000;
+
+/** How long after it was taken nobody else can have it, in ms, with time for a push. */
+const sureFor = 6_000;
 
 /** Between two looks whether another agent still has it, in ms. */
 const waitingInterval = 1_000;
@@ -60,7 +65,7 @@ export function identify({ consul, owner, upstreams }: Config): Owner {
 export function createLease(client: AdminClient, who: () => Owner, log: Log): Lease {
   let held: Owner | undefined;
   let asked: Owner | undefined;
-  let askAgainAt = 0;
+  let askedAt = Number.NEGATIVE_INFINITY;
   /** What the log has said of the holder. */
   let reported: string | undefined;
 
@@ -82,15 +87,17 @@ export function createLease(client: AdminClient, who: () => Owner, log: Log): Le
   return {
     async hold(signal) {
       const wanted = who();
-      if (wanted === asked && performance.now() < askAgainAt) return held !== undefined;
+      const pause = held === undefined ? waitingInterval : renewInterval;
+      if (wanted === asked && performance.now() < askedAt + pause) return held !== undefined;
       if (held?.owner !== wanted.owner || held.identity.id !== wanted.identity.id) await release();
       const holder = await take(client, wanted, signal);
       report(wanted.owner, holder);
       asked = wanted;
+      askedAt = performance.now();
       held = holder === undefined ? wanted : undefined;
-      askAgainAt = performance.now() + (held === undefined ? waitingInterval : renewInterval);
       return held !== undefined;
     },
+    isSure: () => held !== undefined && held === who() && performance.now() < askedAt + sureFor,
     release,
   };
 }

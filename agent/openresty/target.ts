@@ -129,7 +129,11 @@ export function startTarget(options: TargetOptions): Target {
     while (!signal.aborted) {
       try {
         if (mirror === undefined || !woken) await read();
-        if (mirror !== undefined && (await isOurs())) await pushDifference(mirror);
+        if (mirror !== undefined && (lease.isSure() || (await isOurs()))) {
+          await pushDifference(mirror);
+        }
+        // In time, and behind the push: a change does not wait for it.
+        await isOurs();
         if (reported) log.info(`${client.name}: answers again`);
         reported = false;
         failures = 0;

@@ -10,7 +10,7 @@ import type { DocumentPatch } from '../../agent/state/parts.ts';
 import { createState, type State } from '../../agent/state/state.ts';
 import { until } from '../stack/process.ts';
 
-const identity = { id: 'me', host: 'here', pid: 1, since: 'now' };
+const us = { owner: 'us', identity: { id: 'me', host: 'here', pid: 1, since: 'now' } };
 
 /** The names of the upstreams that are looked at; listing all of them is `*`. */
 type Looks = Map<string, number>;
@@ -40,6 +40,9 @@ async function start(t: TestContext, n: number) {
   };
 
   const patches: DocumentPatch[] = [];
+  let observed = 0;
+  /** When the lease was taken, how many changes had not been sent. */
+  const leases: number[] = [];
   let gets = 0;
   const client: Partial<AdminClient> = {
     name: 'a target',
@@ -51,7 +54,10 @@ async function start(t: TestContext, n: number) {
       patches.push(patch);
       return `"i.${patches.length}"`;
     },
-    takeLease: async () => undefined,
+    async takeLease() {
+      leases.push(observed - patches.length);
+      return undefined;
+    },
     dropLease: async () => {},
     close() {},
   };
@@ -73,7 +79,7 @@ async function start(t: TestContext, n: number) {
     client: client as AdminClient,
     state: listing,
     learnt() {},
-    who: () => ({ owner: 'us', identity }),
+    who: () => us,
     gained() {},
     log: pino({ level: 'silent' }),
   });
@@ -81,9 +87,11 @@ async function start(t: TestContext, n: number) {
   await until('the first look', () => gets === 1 && (looks.get('*') ?? 0) > 0);
   await new Promise((resolve) => setTimeout(resolve, 20));
   looks.clear();
-  const observe = (name: string, weight: number) =>
+  const observe = (name: string, weight: number) => {
+    observed += 1;
     state.observe(name, { instances: 1, peers: peers(weight) }, 0);
-  return { looks, patches, observe, gets: () => gets };
+  };
+  return { looks, patches, leases, observe, gets: () => gets };
 }
 
 test('a change is compared and sent alone, whatever else there is', async (t) => {
@@ -106,4 +114,13 @@ test('a look at a target where nothing has changed looks at no upstream', async 
   const { looks, gets } = await start(t, 50);
   await until('two looks', () => gets() >= 3);
   assert.deepEqual([...looks.keys()], []);
+});
+
+test('a change does not wait for a renewal of the lease', async (t) => {
+  const { patches, leases, observe } = await start(t, 1);
+  await until('the lease is renewed', async () => {
+    observe('u0', 2 + patches.length);
+    return leases.length > 1;
+  });
+  assert.deepEqual(leases, [0, 0]);
 });
