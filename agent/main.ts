@@ -1,4 +1,6 @@
 #!/usr/bin/env node
+import './util/frugal.ts';
+
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { check } from './cli/check.ts';

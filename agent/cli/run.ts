@@ -1,6 +1,7 @@
 import { startAgent } from '../agent.ts';
 import { type Flags, loadConfig } from '../config/resolve.ts';
 import { createLog, reason } from '../telemetry/log.ts';
+import { compileAtOnce } from '../util/frugal.ts';
 
 /** Writes of the snapshot, and then of the log, may take this long when we are told to end, in ms. */
 export const grace = 500;
@@ -13,6 +14,7 @@ export const grace = 500;
  */
 export async function run(flags: Flags): Promise<number> {
   const config = loadConfig(flags, process.env);
+  compileAtOnce();
   const log = createLog(config.log);
   const targets = config.openresty.map(({ endpoint }) => endpoint.name);
   const consul = config.consul.endpoints.map(({ name }) => name).join(', ');
