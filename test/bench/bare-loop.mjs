@@ -34,11 +34,13 @@ function send(url, method = 'GET', body = undefined) {
 async function watch(service) {
   let index = '0';
   let had = '';
+  /** @type {string[]} */
+  let addresses = [];
   for (;;) {
     const url = `${consul}/v1/health/service/${service}?stale&index=${index}&wait=25s`;
     const answer = await send(url);
     index = answer.headers['x-consul-index'];
-    /** @type {Record<string, object>} */
+    /** @type {Record<string, object | null>} */
     const peers = {};
     for (const { Service } of JSON.parse(answer.text)) {
       peers[`${Service.Address}:${Service.Port}`] = {
@@ -49,6 +51,9 @@ async function watch(service) {
     const has = JSON.stringify(peers);
     if (has === had) continue;
     had = has;
+    const now = Object.keys(peers);
+    for (const address of addresses) peers[address] ??= null;
+    addresses = now;
     const patch = { upstreams: { [service]: { owner: 'bare', peers } } };
     await send(`${admin}/v1/upstreams`, 'PATCH', JSON.stringify(patch));
   }

@@ -1,7 +1,7 @@
 // `npm run bench:cost`: what the agent costs beside the floor of any sidecar in
 // Node, bare-loop.mjs, which does the same blocking query and the same PATCH.
 // All of them are up at once, each with a service and upstreams of its own, and
-// take turns.
+// take turns. At last what an idle agent with a large table costs.
 //
 //   npm run bench:cost -- [--rounds 6] [--seconds 5] [--idle 60] [--agents other/dist/main.js]
 //
@@ -19,6 +19,7 @@ import { checkout } from '../stack/install.mjs';
 import { Nginx } from '../stack/nginx.ts';
 import { start, stop, until } from '../stack/process.ts';
 import { authorization, tokenFile } from '../stack/token.ts';
+import { measureLargeTable } from './large-table.ts';
 import { percentile, spread } from './statistics.ts';
 
 const { values: options } = parseArgs({
@@ -237,6 +238,8 @@ try {
   await measureChanges(sidecars);
   await Promise.all(ended.splice(0).map((end) => end()));
   await measureIdle(sidecars);
+  const percent = await measureLargeTable(folder, idle);
+  process.stdout.write(`5,000 upstreams of 20 peers, idle: ${percent.toFixed(2)} % of a core\n`);
 } finally {
   for (const end of ended) await end();
   await nginx.stop();
