@@ -1,33 +1,42 @@
 /** How often a watch may ask when answers keep coming. */
 export interface Pace {
   /** @returns how long to wait before asking again, in ms, after an answer */
-  after(answer: 'change' | 'no change'): number;
+  after(answer: Answer): number;
 }
 
-/** As many changes may follow one another without any delay. */
-const burst = 50;
-/** Changes per second in the long run. */
-const rate = 50;
-/** What an answer without a change costs, in changes: it is no use to hurry after one. */
-const idleCost = 5;
+type Answer = 'change' | 'no change';
 
 /**
- * A token bucket (Consul's docs on blocking queries ask for a rate limit). The
- * first changes after a quiet time are never delayed; an endpoint that always
- * answers at once is asked ten times a second.
+ * So many may follow one another without any delay, and so many a second in the
+ * long run. A deployment may well be hundreds of changes; to hurry after an
+ * answer without one is of no use.
+ */
+const limits = {
+  change: { burst: 500, rate: 50 },
+  'no change': { burst: 10, rate: 10 },
+};
+
+/**
+ * A token bucket for each kind of answer (Consul's docs on blocking queries ask
+ * for a rate limit). The first changes after a quiet time are never delayed; an
+ * endpoint that always answers at once is asked ten times a second.
  *
  * @param now in ms, that never goes back
  */
 export function createPace(now: () => number = () => performance.now()): Pace {
-  let tokens = burst;
-  let filledAt = now();
+  const began = now();
+  const buckets = {
+    change: { tokens: limits.change.burst, filledAt: began },
+    'no change': { tokens: limits['no change'].burst, filledAt: began },
+  };
   return {
     after(answer) {
+      const { burst, rate } = limits[answer];
+      const bucket = buckets[answer];
       const time = now();
-      tokens = Math.min(burst, tokens + ((time - filledAt) / 1000) * rate);
-      filledAt = time;
-      tokens -= answer === 'change' ? 1 : idleCost;
-      return Math.max(0, (-tokens / rate) * 1000);
+      bucket.tokens = Math.min(burst, bucket.tokens + ((time - bucket.filledAt) / 1000) * rate) - 1;
+      bucket.filledAt = time;
+      return Math.max(0, (-bucket.tokens / rate) * 1000);
     },
   };
 }
