@@ -35,8 +35,7 @@ export interface AdminClient {
   status(signal: AbortSignal): Promise<unknown>;
   /** Costs the least, for the sake of `instances`. */
   ping(signal: AbortSignal): Promise<void>;
-  /** @returns the agent of another configuration that has the lease of the owner, if there is one */
-  takeLease(owner: string, identity: Identity, signal: AbortSignal): Promise<Identity | undefined>;
+  takeLease(owner: string, identity: Identity, signal: AbortSignal): Promise<Taken>;
   /** Gives the lease back if it is that of this id. */
   dropLease(owner: string, id: string, signal: AbortSignal): Promise<void>;
   /** @returns the agent that has the lease of the owner, if there is one */
@@ -50,9 +49,19 @@ export interface AdminClient {
   close(): void;
 }
 
+/** What a target answers to one who wants the lease of an owner. */
+export interface Taken {
+  /** The agent of another configuration that has it, if there is one. */
+  holder?: Identity;
+  /** Of the target's document; absent where an older Reloadless answers. */
+  etag?: string | undefined;
+}
+
 interface Answer {
   status: number;
   etag: string | undefined;
+  /** Of the table, where the answer is not about it. */
+  tableEtag: string | undefined;
   body: string;
 }
 
@@ -119,7 +128,9 @@ function createClient(config: TargetConfig, firstToken: string | undefined): Adm
         refreshToken();
         if (token !== refused) return call(method, path, signal, headers, body);
       }
-      return { status, etag: received.etag, body: answer.body };
+      const table = received['reloadless-table'];
+      const tableEtag = typeof table === 'string' ? table : undefined;
+      return { status, etag: received.etag, tableEtag, body: answer.body };
     } catch (error) {
       throw asAdminError(error, who);
     }
@@ -162,9 +173,10 @@ function createClient(config: TargetConfig, firstToken: string | undefined): Adm
       const headers = { 'content-type': 'application/json' };
       const body = JSON.stringify(identity);
       const answer = await call('PUT', leasePath(owner), signal, headers, body);
-      if (answer.status === 204) return undefined;
+      if (answer.status === 204) return { etag: answer.tableEtag };
       if (answer.status !== 409) throw failure(answer, who);
-      return parseIdentity((parse(answer.body) as { holder?: unknown } | undefined)?.holder, who);
+      const { holder } = (parse(answer.body) ?? {}) as { holder?: unknown };
+      return { holder: parseIdentity(holder, who) };
     },
     async dropLease(owner, id, signal) {
       await call('DELETE', `${leasePath(owner)}?id=${encodeURIComponent(id)}`, signal);

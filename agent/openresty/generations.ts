@@ -86,6 +86,11 @@ export function startGenerations(options: TargetOptions): Target {
         isForUs(member);
         return written;
       },
+      async takeLease(owner, identity, signal) {
+        const taken = await client.takeLease(owner, identity, signal);
+        isForUs(member);
+        return taken;
+      },
       async dropLease(owner, id, signal) {
         // The generation has ended: what answers now is the one that goes on.
         if (members.has(member)) await client.dropLease(owner, id, signal);

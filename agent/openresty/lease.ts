@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { hostname } from 'node:os';
 import type { Config } from '../config/config.ts';
 import type { Log } from '../telemetry/log.ts';
-import type { AdminClient } from './admin.ts';
+import type { AdminClient, Taken } from './admin.ts';
 import { AdminError } from './error.ts';
 
 /** Who an agent is, as `PUT /v1/agents/{owner}` takes it. */
@@ -29,6 +29,10 @@ export interface Lease {
    * @throws AdminError when it cannot be told
    */
   hold(signal: AbortSignal): Promise<boolean>;
+  /** `hold` would ask the target now. */
+  isDue(): boolean;
+  /** The ETag of the target's document when the lease was taken last, if it said so. */
+  readonly etag: string | undefined;
   /** It is ours and will be for a while, so that a change need not wait for its renewal. */
   isSure(): boolean;
   /** Gives it back; what goes wrong is of no matter, since it ends by itself. */
@@ -66,6 +70,7 @@ export function createLease(client: AdminClient, who: () => Owner, log: Log): Le
   let held: Owner | undefined;
   let asked: Owner | undefined;
   let askedAt = Number.NEGATIVE_INFINITY;
+  let etag: string | undefined;
   /** What the log has said of the holder. */
   let reported: string | undefined;
 
@@ -77,6 +82,11 @@ export function createLease(client: AdminClient, who: () => Owner, log: Log): Le
     else log.error({ holder }, `${client.name}: ${text}; waiting, nothing is pushed`);
   }
 
+  function isDue(): boolean {
+    const pause = held === undefined ? waitingInterval : renewInterval;
+    return who() !== asked || performance.now() >= askedAt + pause;
+  }
+
   async function release(): Promise<void> {
     if (held === undefined) return;
     const { owner, identity } = held;
@@ -86,33 +96,37 @@ export function createLease(client: AdminClient, who: () => Owner, log: Log): Le
 
   return {
     async hold(signal) {
+      if (!isDue()) return held !== undefined;
       const wanted = who();
-      const pause = held === undefined ? waitingInterval : renewInterval;
-      if (wanted === asked && performance.now() < askedAt + pause) return held !== undefined;
       if (held?.owner !== wanted.owner || held.identity.id !== wanted.identity.id) await release();
-      const holder = await take(client, wanted, signal);
+      const taken = await take(client, wanted, signal);
+      const { holder } = taken;
       report(wanted.owner, holder);
+      etag = taken.etag;
       asked = wanted;
       askedAt = performance.now();
       held = holder === undefined ? wanted : undefined;
       return held !== undefined;
+    },
+    isDue,
+    get etag() {
+      return etag;
     },
     isSure: () => held !== undefined && held === who() && performance.now() < askedAt + sureFor,
     release,
   };
 }
 
-/** @returns the agent that has the lease when it is not us */
 async function take(
   client: AdminClient,
   { owner, identity }: Owner,
   signal: AbortSignal,
-): Promise<Identity | undefined> {
+): Promise<Taken> {
   try {
     return await client.takeLease(owner, identity, signal);
   } catch (error) {
     // An older Reloadless in nginx knows no leases, a full dict has no room for one.
-    if (error instanceof AdminError && [404, 507].includes(error.status ?? 0)) return undefined;
+    if (error instanceof AdminError && [404, 507].includes(error.status ?? 0)) return {};
     throw error;
   }
 }

@@ -105,6 +105,13 @@ export function startTarget(options: TargetOptions): Target {
     log.info({ target: client.name, ms: took }, `${client.name}: ${what} pushed in ${took} ms`);
   }
 
+  /** A renewal of the lease, when it is due, says too whether the document is another. */
+  async function look(): Promise<void> {
+    const had = mirror?.etag;
+    if (had !== undefined && lease.isDue() && (await isOurs()) && lease.etag === had) return;
+    await read();
+  }
+
   async function isOurs(): Promise<boolean> {
     const wasWaiting = isWaiting;
     isWaiting = !(await lease.hold(signal));
@@ -128,7 +135,7 @@ export function startTarget(options: TargetOptions): Target {
     let woken = false;
     while (!signal.aborted) {
       try {
-        if (mirror === undefined || !woken) await read();
+        if (mirror === undefined || !woken) await look();
         if (mirror !== undefined && (lease.isSure() || (await isOurs()))) {
           await pushDifference(mirror);
         }

@@ -17,7 +17,8 @@ async function agents(): Promise<Record<string, unknown>> {
 
 test('the first has it, another id is refused and named as waiting', async () => {
   const before = await read(admin);
-  assert.equal((await admin.send('PUT', path, first)).status, 204);
+  const taken = await admin.send('PUT', path, first);
+  assert.deepEqual([taken.status, taken.headers['reloadless-table']], [204, before.etag]);
   const refused = await admin.send('PUT', path, second);
   assert.equal(refused.status, 409);
   assertProblem(refused, { detail: /pid 1 on a, since 2026-11-25T12:00:00/ });

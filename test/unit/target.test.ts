@@ -43,20 +43,25 @@ async function start(t: TestContext, n: number) {
   let observed = 0;
   /** When the lease was taken, how many changes had not been sent. */
   const leases: number[] = [];
+  /** What the target was asked, in order, but for patches. */
+  const calls: string[] = [];
+  const etag = () => `"i.${patches.length}"`;
   let gets = 0;
   const client: Partial<AdminClient> = {
     name: 'a target',
-    async get(etag) {
+    async get(known) {
       gets += 1;
-      return etag === undefined ? { document: counted, etag: '"i.0"' } : undefined;
+      calls.push('get');
+      return known === undefined ? { document: counted, etag: etag() } : undefined;
     },
     async patch(patch) {
       patches.push(patch);
-      return `"i.${patches.length}"`;
+      return etag();
     },
     async takeLease() {
       leases.push(observed - patches.length);
-      return undefined;
+      calls.push('lease');
+      return { etag: etag() };
     },
     dropLease: async () => {},
     close() {},
@@ -91,7 +96,7 @@ async function start(t: TestContext, n: number) {
     observed += 1;
     state.observe(name, { instances: 1, peers: peers(weight) }, 0);
   };
-  return { looks, patches, leases, observe, gets: () => gets };
+  return { looks, patches, leases, calls, observe, gets: () => gets };
 }
 
 test('a change is compared and sent alone, whatever else there is', async (t) => {
@@ -123,4 +128,12 @@ test('a change does not wait for a renewal of the lease', async (t) => {
     return leases.length > 1;
   });
   assert.deepEqual(leases, [0, 0]);
+});
+
+test('a renewal of the lease is a look, too', async (t) => {
+  const { leases, calls } = await start(t, 1);
+  await until('the lease is renewed twice', () => leases.length > 2);
+  const last = calls.lastIndexOf('lease');
+  const before = calls.lastIndexOf('lease', last - 1);
+  assert.equal(calls.slice(before + 1, last).length, 2, calls.join(' '));
 });

@@ -6,6 +6,7 @@ local document = require("reloadless.table.document")
 local json = require("reloadless.table.json")
 local lease = require("reloadless.admin.lease")
 local requests = require("reloadless.admin.request")
+local upstreams = require("reloadless.table.read")
 
 local format = string.format
 local ngx = ngx
@@ -42,6 +43,8 @@ local function take(request, options)
     elseif not taken then
         return { status = 507, detail = "the shared dict is full" }
     end
+    -- so that a renewal spares the agent a look
+    ngx.header["Reloadless-Table"] = upstreams.etag(upstreams.version())
     ngx.status = 204
 end
 
