@@ -2,11 +2,11 @@
 -- or returns the error that is to be answered.
 
 local answer = require("reloadless.admin.answer")
+local dict = require("reloadless.table.dict")
 local document = require("reloadless.table.document")
 local json = require("reloadless.table.json")
 local lease = require("reloadless.admin.lease")
 local requests = require("reloadless.admin.request")
-local upstreams = require("reloadless.table.read")
 
 local format = string.format
 local ngx = ngx
@@ -44,7 +44,7 @@ local function take(request, options)
         return { status = 507, detail = "the shared dict is full" }
     end
     -- so that a renewal spares the agent a look
-    ngx.header["Reloadless-Table"] = upstreams.etag(upstreams.version())
+    ngx.header["Reloadless-Table"] = dict.etag(dict.version())
     ngx.status = 204
 end
 
