@@ -36,7 +36,7 @@ function withTargets(command: Command): Command {
     .option('-c, --config <file>', 'configuration file (YAML)')
     .option(
       '--openresty <url>',
-      'admin endpoint: http://…, https://… or unix:PATH (repeatable)',
+      'admin endpoint: http://HOST:PORT, https://HOST or unix:PATH (repeatable)',
       list,
     )
     .option('--token-file <file>', 'token of the admin endpoint (or RELOADLESS_TOKEN_FILE)');

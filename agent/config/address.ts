@@ -23,7 +23,7 @@ export function parseEndpoint(text: string, where: string): Endpoint {
   }
   const url = URL.parse(text.includes('://') ? text : `http://${text}`);
   if (url === null || !['http:', 'https:'].includes(url.protocol) || url.search + url.hash !== '') {
-    throw new ConfigError(`${where}: "${text}" is not http://…, https://… or unix:/PATH`);
+    throw new ConfigError(`${where}: "${text}" is not http://..., https://... or unix:/PATH`);
   }
   const name = `${url.protocol}//${url.host}${url.pathname.replace(/\/+$/, '')}`;
   return { name, url: url.href.replace(/\/+$/, '') };

@@ -14,9 +14,9 @@ export function logChange(log: Log, change: Change): void {
   }
 }
 
-/** @returns such as `+10.0.0.5:8080 −10.0.0.6:8080 ~10.0.0.7:8080` */
+/** @returns such as `+10.0.0.5:8080 -10.0.0.6:8080 ~10.0.0.7:8080` */
 function describeChanges({ added, removed, changed }: PeerChanges): string {
-  return [list('+', added), list('−', removed), list('~', changed)].flat().join(' ');
+  return [list('+', added), list('-', removed), list('~', changed)].flat().join(' ');
 }
 
 /** As many as a line of a log can bear. */

@@ -13,10 +13,10 @@ export function clip(text: string, bytes: number): string {
     .replace(/\p{Cc}/gu, '?');
 }
 
-/** As much of any text as a line of a log can bear, with an ellipsis where more was. */
+/** As much of any text as a line of a log can bear, with three dots where more was. */
 export function brief(text: string, bytes = 80): string {
   const begin = clip(text, bytes);
-  return begin.length < text.length ? `${begin}…` : begin;
+  return begin.length < text.length ? `${begin}...` : begin;
 }
 
 /**
@@ -30,11 +30,11 @@ export function show(value: unknown): string {
   const shown = JSON.stringify(value, (_, inner: unknown) => {
     if (typeof inner === 'string') return inner.slice(0, 80);
     if (typeof inner !== 'object' || inner === null) return inner;
-    if (!isTop) return Array.isArray(inner) ? '[…]' : '{…}';
+    if (!isTop) return Array.isArray(inner) ? '[...]' : '{...}';
     isTop = false;
     return inner;
   });
-  const line = shown.length <= 80 ? shown : `${shown.slice(0, 77)}…`;
+  const line = shown.length <= 80 ? shown : `${shown.slice(0, 77)}...`;
   // Those that JSON does not escape.
   return line.toWellFormed().replace(/\p{Cc}/gu, '?');
 }

@@ -61,7 +61,7 @@ test('instances that come, go, fall ill, recover and go into maintenance', async
   await consul.deregister('web-1003');
   await has('web', 1001, 1002);
   await says(agent, /^web: \+127\.0\.0\.1:1001 \+127\.0\.0\.1:1002$/);
-  await says(agent, /^web: −127\.0\.0\.1:1003$/);
+  await says(agent, /^web: -127\.0\.0\.1:1003$/);
 });
 
 test('a change of weight is a change', async (t) => {

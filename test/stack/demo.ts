@@ -133,7 +133,7 @@ async function main(): Promise<void> {
   const { folder, remove } = temporaryFolder();
   undo.push(remove);
 
-  process.stdout.write('Starting Consul, OpenResty, three backends and the agent …\n');
+  process.stdout.write('Starting Consul, OpenResty, three backends and the agent ...\n');
   const consul = await Consul.start(join(folder, 'consul'));
   undo.push(() => consul.stop());
 

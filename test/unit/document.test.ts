@@ -48,7 +48,7 @@ const refused: [string, unknown, string][] = [
   [
     'an id that is too long in bytes',
     withPeer('10.0.0.5:80', { id: 'é'.repeat(128) }),
-    `upstreams.web.peers.10.0.0.5:80.id: "${'é'.repeat(76)}… is not a string of 1 to 255 bytes without control characters`,
+    `upstreams.web.peers.10.0.0.5:80.id: "${'é'.repeat(76)}... is not a string of 1 to 255 bytes without control characters`,
   ],
   [
     'null',

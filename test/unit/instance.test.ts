@@ -149,7 +149,7 @@ test('an address that nginx cannot connect to is left out and named', () => {
     `b on n1: Node.Address: "fe80::1%1" ${why}`,
     `c on n1: Service.Address: "http://10.0.0.5" ${why}`,
     `d on n1: Node.Address: "" ${why}`,
-    `e on n1: Service.Address: "${'x'.repeat(76)}… ${why}`,
+    `e on n1: Service.Address: "${'x'.repeat(76)}... ${why}`,
   ]);
 });
 

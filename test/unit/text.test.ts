@@ -15,7 +15,7 @@ test('what neither cjson nor a terminal should see is replaced', () => {
 
 test('a cut in a message is shown', () => {
   assert.equal(brief('x'.repeat(80)), 'x'.repeat(80));
-  assert.equal(brief('x'.repeat(81)), `${'x'.repeat(80)}…`);
+  assert.equal(brief('x'.repeat(81)), `${'x'.repeat(80)}...`);
 });
 
 test('a value is shown as JSON, one level deep and no longer than a line', () => {
@@ -23,10 +23,10 @@ test('a value is shown as JSON, one level deep and no longer than a line', () =>
   assert.equal(show(Number.POSITIVE_INFINITY), 'Infinity');
   assert.equal(
     show({ a: 1, b: { c: 1 }, d: [1], e: null }),
-    '{"a":1,"b":"{…}","d":"[…]","e":null}',
+    '{"a":1,"b":"{...}","d":"[...]","e":null}',
   );
-  assert.equal(show([1, [2]]), '[1,"[…]"]');
-  assert.equal(show({ '': { '': 1 } }), '{"":"{…}"}');
-  assert.equal(show('x'.repeat(1000)), `"${'x'.repeat(76)}…`);
+  assert.equal(show([1, [2]]), '[1,"[...]"]');
+  assert.equal(show({ '': { '': 1 } }), '{"":"{...}"}');
+  assert.equal(show('x'.repeat(1000)), `"${'x'.repeat(76)}...`);
   assert.equal(show('a\nb\u009b\ud800'), '"a\\nb?\\ud800"');
 });
