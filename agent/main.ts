@@ -128,7 +128,8 @@ async function main(): Promise<number> {
 function failed(error: unknown): number {
   // Commander has printed its own message.
   if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
-  terminal.err(`reloadless: ${reason(error)}`);
+  const faults = error instanceof ConfigError ? error.faults : [reason(error)];
+  for (const fault of faults) terminal.err(`reloadless: ${fault}`);
   return error instanceof ConfigError ? 2 : 1;
 }
 

@@ -1,9 +1,33 @@
 import { z } from 'zod';
 import { type SourceConfig, sourceKinds } from '../source/source.ts';
+import { entry } from '../state/document.ts';
 import * as field from '../state/field-checks.ts';
+import { endpointForm, readEndpoint } from './address.ts';
 import { durationForm, parseDuration } from './duration.ts';
 
 const anyText = field.text(1, 4096);
+
+const address = field.expected<string>(
+  (value) => typeof value === 'string' && readEndpoint(value) !== undefined,
+  endpointForm,
+);
+
+/** One, or several that are asked in turn. A union would not tell which of them is wrong. */
+const addresses = z
+  .custom<string | string[]>((value) => {
+    const all = Array.isArray(value) ? value : [value];
+    return all.length > 0 && all.every((one) => typeof one === 'string');
+  }, 'an address or a list of addresses')
+  .superRefine((given, context) => {
+    const all =
+      typeof given === 'string'
+        ? [{ text: given, path: [] }]
+        : given.map((text, i) => ({ text, path: [i] }));
+    for (const { text, path } of all) {
+      if (readEndpoint(text) !== undefined) continue;
+      context.addIssue({ code: 'custom', path, message: endpointForm });
+    }
+  });
 
 const duration = z.unknown().transform((value, context) => {
   const seconds = parseDuration(value);
@@ -21,12 +45,7 @@ const tls = z.strictObject({
 });
 
 export const consulSchema = z.strictObject({
-  address: z
-    .union(
-      [anyText, z.array(anyText).min(1, 'an address or a list of addresses')],
-      'an address or a list of addresses',
-    )
-    .exactOptional(),
+  address: addresses.exactOptional(),
   token_file: anyText.exactOptional(),
   datacenter: anyText.exactOptional(),
   namespace: anyText.exactOptional(),
@@ -51,14 +70,30 @@ const upstream = z
     ...field.settings(duration),
   })
   .superRefine((value, context) => {
-    const { keys: own } = sourceKinds[value.source ?? defaultKind];
-    const keys = Object.keys(value).filter((key) => key in kindKeys && !(key in own));
+    // It may be no kind that there is: that is a fault of its own.
+    const kind = entry(sourceKinds, value.source ?? defaultKind);
+    const keys = Object.keys(value).filter((key) => kind && key in kindKeys && !(key in kind.keys));
     if (keys.length > 0) context.addIssue({ code: 'unrecognized_keys', keys, input: value });
   })
-  .refine(field.hasHashKey, field.hashKeyMissing);
+  .refine(field.hasHashKey, {
+    ...field.hashKeyMissing,
+    // Also where another field is at fault, so that both are named.
+    when: ({ value }) => typeof value === 'object' && value !== null,
+  });
 
 /** An upstream may be written as `web:` alone. */
 const upstreamOrNothing = z.preprocess((value) => value ?? {}, upstream);
+
+/** `z.record` would pass over the key `__proto__` in silence. */
+const upstreams = z.preprocess(
+  (value: unknown, context) => {
+    if (Object.hasOwn(value ?? {}, '__proto__')) {
+      context.addIssue({ code: 'unrecognized_keys', keys: ['__proto__'] });
+    }
+    return value;
+  },
+  z.record(z.string().refine(field.isUpstreamName, field.upstreamName), upstreamOrNothing),
+);
 
 export const logLevels = ['debug', 'info', 'warn', 'error'] as const;
 
@@ -66,14 +101,12 @@ export const logLevels = ['debug', 'info', 'warn', 'error'] as const;
 export const fileSchema = z.strictObject({
   consul: consulSchema.exactOptional(),
   openresty: z
-    .array(z.strictObject({ address: anyText, token_file: anyText.exactOptional() }))
+    .array(z.strictObject({ address, token_file: anyText.exactOptional() }))
     .min(1, 'a list of at least one target')
     .exactOptional(),
   snapshot: anyText.exactOptional(),
   owner: field.owner.exactOptional(),
-  upstreams: z
-    .record(z.string().refine(field.isUpstreamName, field.upstreamName), upstreamOrNothing)
-    .exactOptional(),
+  upstreams: upstreams.exactOptional(),
   log: z
     .strictObject({
       level: field.oneOf(...logLevels).exactOptional(),

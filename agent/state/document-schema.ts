@@ -89,8 +89,8 @@ function split(part: unknown): { settings: unknown; peers: object } {
  * `__proto__` in silence.
  */
 function record<T>(isKey: (key: string) => boolean, expectation: string, item: z.ZodType<T>) {
-  return field
-    .expected<Record<string, T>>(field.isObject, 'a mapping of names to values')
+  return z
+    .custom<Record<string, T>>(field.isObject, 'a mapping of names to values')
     .superRefine((given, { issues }) => {
       for (const [key, input] of Object.entries(given)) {
         if (!isKey(key)) {

@@ -9,9 +9,14 @@ import type { Sticky } from './document.ts';
  * the path and the value before it.
  */
 
-/** A value that passes a check of our own. @param expectation such as `an integer` */
+/**
+ * A value that passes a check of our own; one that fails keeps no other fault
+ * from being found.
+ *
+ * @param expectation such as `an integer`
+ */
 export function expected<T>(check: (value: unknown) => boolean, expectation: string) {
-  return z.custom<T>(check, expectation);
+  return z.custom<T>(check, { message: expectation, abort: false });
 }
 
 /** A whole number within both bounds. */
@@ -94,13 +99,15 @@ const stickyObject = z.strictObject({
 });
 
 /** A union would not tell what is wrong inside the object. */
-const sticky = expected<string | Sticky>(
-  (value) => isObject(value) || cookieName.safeParse(value).success,
-  `${cookieForm}, or an object`,
-).superRefine((given, { issues }) => {
-  if (typeof given === 'string') return;
-  issues.push(...((stickyObject.safeParse(given).error?.issues as z.core.$ZodRawIssue[]) ?? []));
-});
+const sticky = z
+  .custom<string | Sticky>(
+    (value) => isObject(value) || cookieName.safeParse(value).success,
+    `${cookieForm}, or an object`,
+  )
+  .superRefine((given, { issues }) => {
+    if (typeof given === 'string') return;
+    issues.push(...((stickyObject.safeParse(given).error?.issues as z.core.$ZodRawIssue[]) ?? []));
+  });
 
 /** @returns whether it is a JSON object. */
 export function isObject(value: unknown): value is object {

@@ -1,22 +1,45 @@
 import type { z } from 'zod';
 import { brief, show } from './text.ts';
 
+/** One thing that a schema refused. */
+export interface Fault {
+  /** Where it is. */
+  path: string[];
+  /** Such as `upstreams.web.max_fails: 70000 is not an integer from 0 to 65535`. */
+  text: string;
+  /** It is a key that the schema does not know. */
+  isUnknown: boolean;
+}
+
 /**
  * One line for the first thing that a schema refused.
  *
  * @param input what was parsed, to show the value
- * @returns such as `upstreams.web.max_fails: 70000 is not an integer from 0 to 65535`
  */
 export function whyInvalid(error: z.ZodError, input: unknown): string {
-  const issue = error.issues[0];
-  if (issue === undefined) return 'not valid';
-  const path = issue.path.map(String);
-  const shown = path.map((key) => brief(key));
-  if (issue.code === 'unrecognized_keys') {
-    const keys = issue.keys.slice(0, 8).map((key) => [...shown, brief(key)].join('.'));
-    return `${keys.join(', ')}: not a key that can be set here`;
-  }
-  const where = path.length === 0 ? '' : `${shown.join('.')}: `;
+  return allInvalid(error, input)[0]?.text ?? 'not valid';
+}
+
+/** All that a schema refused. @param input what was parsed, to show the values */
+export function allInvalid(error: z.ZodError, input: unknown): Fault[] {
+  return error.issues.flatMap((issue): Fault[] => {
+    const path = issue.path.map(String);
+    if (issue.code !== 'unrecognized_keys') {
+      return [{ path, text: describe(issue, path, input), isUnknown: false }];
+    }
+    return issue.keys.map((key) => {
+      const at = [...path, key];
+      return { path: at, text: `${dotted(at)}: not a key that can be set here`, isUnknown: true };
+    });
+  });
+}
+
+function dotted(path: string[]): string {
+  return path.map((key) => brief(key)).join('.');
+}
+
+function describe(issue: z.core.$ZodIssue, path: string[], input: unknown): string {
+  const where = path.length === 0 ? '' : `${dotted(path)}: `;
   if (issue.code === 'invalid_key') {
     return `${where}the key is not ${issue.issues[0]?.message ?? 'valid'}`;
   }

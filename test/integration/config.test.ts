@@ -32,8 +32,20 @@ test('a wrong configuration is 2 and one line, for every command that reads it',
     const { code, stderr } = await stack.run(command, '-c', file);
     assert.equal(code, 2, command);
     const fault = 'upstreams.web.max_fails: "many" is not an integer from 0 to 65535';
-    assert.equal(stderr, `reloadless: ${file}: ${fault}\n`);
+    assert.equal(stderr, `reloadless: ${file}:1: ${fault}\n`);
   }
+});
+
+test('all faults of a configuration are named, a line each', async () => {
+  const file = stack.configure({ owner: '', upstreams: { web: { max_fail: 1 } } });
+  const { code, stderr } = await stack.run('check', '-c', file);
+  assert.equal(code, 2);
+  assert.equal(
+    stderr,
+    `reloadless: ${file}:1: owner: "" is not a string of 1 to 128 bytes without control characters
+reloadless: ${file}:1: upstreams.web.max_fail: not a key that can be set here; did you mean max_fails?
+`,
+  );
 });
 
 test('no upstream at all is 2', async () => {

@@ -104,6 +104,6 @@ test('an upstream has no key of another kind of source', async (t) => {
   const { parseConfig } = await import(join(agent, 'config/file.ts'));
   assert.throws(
     () => parseConfig('upstreams: { web: { source: dummy, on_port: 80, service: a } }', 'x'),
-    /x: upstreams\.web\.service: not a key that can be set here$/,
+    /x:1: upstreams\.web\.service: not a key that can be set here$/,
   );
 });

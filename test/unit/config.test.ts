@@ -223,7 +223,6 @@ const refused: [string, string][] = [
     'upstreams: { web: { max_fails: 70000 } }',
     'upstreams.web.max_fails: 70000 is not an integer from 0 to 65535',
   ],
-  ['upstreams: { web: { max_fail: 1 } }', 'upstreams.web.max_fail: not a key that can be set here'],
   ['upstreams: { web: { source: kv } }', 'upstreams.web.source: "kv" is not one of health'],
   ['discover: { tag: reloadless }', 'discover: not a key that can be set here'],
   ['metrics: 127.0.0.1:9411', 'metrics: not a key that can be set here'],
@@ -263,11 +262,12 @@ const refused: [string, string][] = [
     'consul: { address: [a, 1] }',
     'consul.address: ["a",1] is not an address or a list of addresses',
   ],
+  ['upstreams: { __proto__: {} }', 'upstreams.__proto__: not a key that can be set here'],
   ['just text', '"just text" is not a mapping of names to values'],
 ];
 
 for (const [yaml, expected] of refused) {
-  test(`refused: ${yaml}`, () => assert.equal(refusal(yaml), `reloadless.yml: ${expected}`));
+  test(`refused: ${yaml}`, () => assert.equal(refusal(yaml), `reloadless.yml:1: ${expected}`));
 }
 
 const lists = Array.from(
@@ -284,24 +284,91 @@ for (const [what, yaml] of [
 }
 
 test('a fault of YAML is named with its line', () => {
-  assert.match(refusal('upstreams:\n  web: [\n'), /^reloadless\.yml: .* at line \d+/);
-  assert.match(
-    refusal('owner: a\nowner: b\n'),
-    /^reloadless\.yml: Map keys must be unique at line/,
+  assert.match(refusal('upstreams:\n  web: [\n'), /^reloadless\.yml:3: Flow sequence/);
+  assert.equal(refusal('owner: a\nowner: b\n'), 'reloadless.yml:2: Map keys must be unique');
+});
+
+/** All faults of a file. */
+function faults(yaml: string): string[] {
+  try {
+    load(yaml);
+  } catch (error) {
+    return (error as ConfigError).faults;
+  }
+  return [];
+}
+
+test('all faults of a file are named at once, each with its line', () => {
+  assert.deepEqual(
+    faults(`
+consul: { wait: 1h, adress: http://127.0.0.1:8500 }
+openresty:
+  - address: http://127.0.0.1:9410
+  - address: ftp://127.0.0.1
+    token_file: 1
+upstreams:
+  web: &web
+    max_fails: many
+    balance: hash
+    tags:
+      - prod
+      - 7
+  api: *web
+  a/b: {}
+  __proto__: {}
+`),
+    [
+      '2: consul.wait: "1h" is not a duration from 1s to 10m',
+      '2: consul.adress: not a key that can be set here; did you mean address?',
+      '5: openresty.1.address: "ftp://127.0.0.1" is not http://..., https://... or unix:/PATH',
+      '6: openresty.1.token_file: 1 is not a string of 1 to 4096 bytes without control characters',
+      '8: upstreams.web.hash_key: missing, expected what to hash, such as $remote_addr, since balance is hash',
+      '9: upstreams.web.max_fails: "many" is not an integer from 0 to 65535',
+      '9: upstreams.api.max_fails: "many" is not an integer from 0 to 65535',
+      '13: upstreams.web.tags.1: 7 is not a string of 1 to 4096 bytes without control characters',
+      '13: upstreams.api.tags.1: 7 is not a string of 1 to 4096 bytes without control characters',
+      '14: upstreams.api.hash_key: missing, expected what to hash, such as $remote_addr, since balance is hash',
+      '15: upstreams.a/b: the key is not a name: 1 to 128 of A-Z a-z 0-9 . _ - but not . or ..',
+      '16: upstreams.__proto__: not a key that can be set here',
+    ].map((fault) => `reloadless.yml:${fault}`),
   );
+});
+
+test('a thousand faults are twenty-one lines', () => {
+  const upstreams = Array.from({ length: 1000 }, (_, i) => `  s${i}: { port: 1 }\n`);
+  const found = faults(`upstreams:\n${upstreams.join('')}`);
+  assert.equal(found.length, 21);
+  assert.equal(found.at(-1), 'and 980 more');
+});
+
+test('a key that is misspelt is told from one that is another', () => {
+  const hint = (key: string) => refusal(`upstreams: { web: { ${key}: 1 } }`).split('; ')[1];
+  for (const [key, meant] of [
+    ['max_fail', 'max_fails'],
+    ['max-fails', 'max_fails'],
+    ['Balance', 'balance'],
+    ['hold_emtpy', 'hold_empty'],
+    ['services', 'service'],
+  ] as const) {
+    assert.equal(hint(key), `did you mean ${meant}?`);
+  }
+  for (const key of ['source', 'p', 'weight', 'x'.repeat(100)]) assert.equal(hint(key), undefined);
 });
 
 test('addresses that cannot be used are named with where they come from', () => {
   assert.match(refusal(web, { consul: 'ftp://x' }), /^--consul: "ftp:\/\/x" is not http:/);
   assert.match(refusal(web, {}, { CONSUL_HTTP_ADDR: 'http://' }), /^CONSUL_HTTP_ADDR: /);
-  assert.match(refusal(`{ consul: { address: 'unix:x' }, ${web} }`), /^consul\.address: /);
+  assert.match(
+    refusal(`{ consul: { address: 'unix:x' }, ${web} }`),
+    /^reloadless\.yml:1: consul\.address: "unix:x" is not http:/,
+  );
   assert.match(
     refusal(`{ consul: { address: [a, 'unix:x'] }, ${web} }`),
-    /^consul\.address\.1: "unix:x" is not http:/,
+    /^reloadless\.yml:1: consul\.address\.1: "unix:x" is not http:/,
   );
   assert.match(
     refusal(`{ openresty: [{ address: '' }], ${web} }`),
-    /^reloadless\.yml: openresty\.0\.address: /,
+    /^reloadless\.yml:1: openresty\.0\.address: "" is not http:/,
   );
 });
 
