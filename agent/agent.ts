@@ -23,8 +23,12 @@ export interface Agent {
   stop(): Promise<void>;
 }
 
-/** Where the snapshot is if nobody says otherwise. */
+/** Where the snapshot is if nobody says otherwise: that of nginx, which is to hold all upstreams. */
 const defaultSnapshot = '/var/lib/reloadless/upstreams.snapshot';
+
+function snapshotOf({ snapshot, file }: Config): string | undefined {
+  return snapshot ?? (file === undefined ? undefined : defaultSnapshot);
+}
 
 /**
  * Keeps every target at what Consul says, until stopped. This is where the
@@ -85,13 +89,13 @@ export function startAgent(first: Config, log: Log): Agent {
   function reload(next: Config): void {
     const applySources = sources.prepare(next.consul);
     const applyTargets = targets.prepare(next.openresty);
-    const path = next.snapshot ?? defaultSnapshot;
-    const isOtherSnapshot = snapshot === undefined || path !== (config.snapshot ?? defaultSnapshot);
+    const path = snapshotOf(next);
+    const isOtherSnapshot = snapshot === undefined || path !== snapshotOf(config);
     config = next;
     who = identify(next);
     log.level = next.log.level;
-    state.declare(declaredBy(next), true);
-    if (isOtherSnapshot) {
+    state.declare(declaredBy(next), next.file !== undefined);
+    if (isOtherSnapshot && path !== undefined) {
       snapshot?.stop();
       restore(path);
       snapshot = openSnapshot(path);

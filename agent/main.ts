@@ -12,10 +12,11 @@ import { sync } from './cli/sync.ts';
 import { durationForm, parseDuration } from './config/duration.ts';
 import { ConfigError } from './config/error.ts';
 import { logLevels } from './config/file-schema.ts';
-import { type Flags, loadConfig } from './config/resolve.ts';
+import type { Flags } from './config/resolve.ts';
 import { reason } from './telemetry/log.ts';
 
 interface SyncFlags extends Flags {
+  prune?: boolean;
   dryRun?: boolean;
   exitCode?: boolean;
   timeout: number;
@@ -33,7 +34,10 @@ function seconds(value: string): number {
 
 function withTargets(command: Command): Command {
   return command
-    .option('-c, --config <file>', 'configuration file (YAML)')
+    .option(
+      '-c, --config <file>',
+      'configuration (default: /etc/reloadless/reloadless.yml, if it is there and no --service is given)',
+    )
     .option(
       '--openresty <url>',
       'admin endpoint: http://HOST:PORT, https://HOST or unix:PATH (repeatable)',
@@ -70,12 +74,13 @@ function createProgram(done: (code: number, most?: number) => void): Command {
 
   withCommonFlags(program.command('sync'))
     .description('bring OpenResty to what Consul says now, then exit')
+    .option('--prune', 'remove upstreams of the same owner that the configuration does not have')
     .option('--dry-run', 'print the merge patch for each target and change nothing')
     .option('--exit-code', 'with --dry-run: exit with 3 when there is a difference')
     .option('--timeout <duration>', 'for the whole', seconds, 30)
-    .action(async ({ dryRun = false, exitCode = false, timeout, ...flags }: SyncFlags) => {
-      const config = loadConfig(flags, process.env);
-      done(await sync(config, { dryRun, exitCode, timeout }, terminal));
+    .action(async ({ prune = false, dryRun = false, exitCode = false, ...more }: SyncFlags) => {
+      const { timeout, ...flags } = more;
+      done(await sync(flags, { prune, dryRun, exitCode, timeout }, terminal));
     });
 
   withTargets(program.command('status'))

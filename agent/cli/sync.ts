@@ -1,4 +1,6 @@
 import { type Config, declaredBy } from '../config/config.ts';
+import { ConfigError } from '../config/error.ts';
+import { type Flags, loadConfig } from '../config/resolve.ts';
 import { createConsulClient } from '../consul/api.ts';
 import { type AdminClient, createAdminClient } from '../openresty/admin.ts';
 import { describeHolder, identify } from '../openresty/lease.ts';
@@ -16,6 +18,8 @@ import { type Output, outputLog } from './output.ts';
 import { retry } from './retry.ts';
 
 export interface SyncOptions {
+  /** Remove what carries our owner and is not configured. */
+  prune: boolean;
   /** Print the merge patches and change nothing. */
   dryRun: boolean;
   /** With `dryRun`: 3 when there is a difference. */
@@ -36,9 +40,14 @@ interface Result {
  * unless its `hold_empty` is 0.
  *
  * @returns the exit code: 0 done, 1 failed, 3 there is a difference
+ * @throws ConfigError
  * @throws Error when Consul did not answer in full: then nothing has changed
  */
-export async function sync(config: Config, options: SyncOptions, output: Output): Promise<number> {
+export async function sync(flags: Flags, options: SyncOptions, output: Output): Promise<number> {
+  const config = loadConfig(flags, process.env);
+  if (options.prune && config.file === undefined) {
+    throw new ConfigError('--prune needs -c FILE: who gives --service may not have named all');
+  }
   const abort = new AbortController();
   const timer = setTimeout(() => abort.abort(), options.timeout * 1000);
   try {
@@ -53,13 +62,13 @@ export async function sync(config: Config, options: SyncOptions, output: Output)
 
 async function syncAll(
   config: Config,
-  { dryRun, exitCode }: SyncOptions,
+  { prune, dryRun, exitCode }: SyncOptions,
   output: Output,
   signal: AbortSignal,
 ): Promise<number> {
   // Before anything is changed: a token file may be missing.
   const clients = config.openresty.map(createAdminClient);
-  const state = await readSources(config, output, signal);
+  const state = await readSources(config, prune, output, signal);
   let failed = false;
   let differs = false;
   for (const client of clients) {
@@ -88,10 +97,15 @@ async function syncAll(
 }
 
 /** Asks every source once, and once more where its answer is in doubt. */
-async function readSources(config: Config, output: Output, signal: AbortSignal): Promise<State> {
+async function readSources(
+  config: Config,
+  prune: boolean,
+  output: Output,
+  signal: AbortSignal,
+): Promise<State> {
   const client = createConsulClient(config.consul);
   const state = createState(() => {});
-  state.declare(declaredBy(config), true);
+  state.declare(declaredBy(config), prune);
   const sources = [...config.upstreams].map(([name, { source }]) => {
     const { consistency = 'default', wait } = config.consul;
     const log = outputLog(output);
@@ -133,6 +147,7 @@ async function syncTarget(
   const { document } = mirror;
   const faults = keepDoubtful(document, config, state);
   const { patch, foreign } = difference(document, allNames(document, state), state, config.owner);
+  sayUnpruned(client.name, document, config, state, output);
   faults.push(...foreign.map((name) => `${client.name}: ${name} belongs to another owner`));
   if (dryRun) {
     printPatch(client.name, patch, output);
@@ -144,12 +159,30 @@ async function syncTarget(
       faults.push(`${client.name}: ${describeHolder(config.owner, holder)}; nothing was changed`);
       return { faults, differs: true };
     }
-    const { changed, refused, leftOut } = await push(client, mirror, patch, signal);
+    const { changed, removed, refused, leftOut } = await push(client, mirror, patch, signal);
     if (changed.length > 0) output.out(`${client.name}: changed ${changed.join(', ')}`);
+    if (removed.length > 0) output.out(`${client.name}: removed ${removed.join(', ')}`);
     for (const { message } of refused.values()) faults.push(message);
     for (const [name, pieces] of leftOut) faults.push(describe(name, client.name, pieces));
   }
   return { faults, differs: patch !== undefined };
+}
+
+/** Upstreams of our owner that the file does not have. */
+function sayUnpruned(
+  target: string,
+  { upstreams }: Document,
+  { file, owner }: Config,
+  state: State,
+  output: Output,
+): void {
+  // Of --service alone it is plain that there may be others.
+  if (file === undefined || state.isKnown) return;
+  const stay = Object.keys(upstreams).filter(
+    (name) => upstreams[name]?.owner === owner && state.get(name) === undefined,
+  );
+  if (stay.length === 0) return;
+  output.err(`${target}: not in ${file}, and stays without --prune: ${stay.join(', ')}`);
 }
 
 /** Peers of a target that are not observed any more, and that we do not believe to be gone. */

@@ -41,6 +41,11 @@ export interface UpstreamConfig {
 }
 
 export interface Config {
+  /**
+   * The file that it was read from. Without one it is not whole: upstreams of the
+   * owner may be missing from it, so none is removed.
+   */
+  file: string | undefined;
   consul: ConsulConfig;
   openresty: TargetConfig[];
   snapshot: string | undefined;

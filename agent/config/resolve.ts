@@ -1,4 +1,5 @@
 import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { sourceKinds } from '../source/source.ts';
 import type { Settings } from '../state/document.ts';
 import { isUpstreamName, upstreamName } from '../state/field-checks.ts';
@@ -17,7 +18,7 @@ import { defaultKind, type FileConfig, type UpstreamFileConfig } from './file-sc
 
 /** What a command line may say; undefined where it says nothing. */
 export interface Flags {
-  config?: string;
+  config?: string | undefined;
   consul?: string;
   openresty?: string[];
   tokenFile?: string;
@@ -29,8 +30,6 @@ export interface Flags {
 
 const defaultConsul = 'http://127.0.0.1:8500';
 const defaultTarget = 'http://127.0.0.1:9410';
-/** Where nginx's include has its token. */
-const defaultTokenFile = '/etc/reloadless/admin.token';
 /**
  * Short, since a query that was cancelled keeps its connection slot in Consul
  * until then, since one with an index above the server's is deaf until then, and
@@ -40,25 +39,41 @@ const defaultTokenFile = '/etc/reloadless/admin.token';
 const defaultWait = 25_000;
 /** Under half of Consul's default limit of 200 connections for one client address. */
 const defaultMaxConnections = 90;
+/** Where the configuration and the token of this machine are. */
+const defaultFolder = '/etc/reloadless';
+
 /**
  * Puts together what was configured: a flag goes before the environment, that
- * before the file, and that before the default.
+ * before the file, and that before the default. Without `-c` and `--service` the
+ * file is that of this machine, where there is one.
  *
+ * @param folder of this machine's file and token
  * @throws ConfigError
  */
-export function loadConfig(flags: Flags, env: NodeJS.ProcessEnv): Config {
-  const file = flags.config === undefined ? {} : readConfigFile(flags.config);
-  return resolveConfig(flags, env, file, existingTokenFile());
+export function loadConfig(flags: Flags, env: NodeJS.ProcessEnv, folder = defaultFolder): Config {
+  const config = fileOf(flags, folder);
+  const file = config === undefined ? {} : readConfigFile(config);
+  return resolveConfig({ ...flags, config }, env, file, existing(folder, 'admin.token'));
 }
 
 /** Only the targets, for a command that needs nothing else. @throws ConfigError */
-export function loadTargets(flags: Flags, env: NodeJS.ProcessEnv): TargetConfig[] {
-  const file = flags.config === undefined ? {} : readConfigFile(flags.config);
-  return resolveTargets(flags, env, file.openresty, existingTokenFile());
+export function loadTargets(
+  flags: Flags,
+  env: NodeJS.ProcessEnv,
+  folder = defaultFolder,
+): TargetConfig[] {
+  const config = fileOf(flags, folder);
+  const file = config === undefined ? {} : readConfigFile(config);
+  return resolveTargets(flags, env, file.openresty, existing(folder, 'admin.token'));
 }
 
-function existingTokenFile(): string | undefined {
-  return existsSync(defaultTokenFile) ? defaultTokenFile : undefined;
+function fileOf({ config, service }: Flags, folder: string): string | undefined {
+  return config ?? (service === undefined ? existing(folder, 'reloadless.yml') : undefined);
+}
+
+function existing(folder: string, name: string): string | undefined {
+  const path = join(folder, name);
+  return existsSync(path) ? path : undefined;
 }
 
 /**
@@ -73,6 +88,7 @@ export function resolveConfig(
   localToken?: string,
 ): Config {
   const config: Config = {
+    file: flags.config,
     consul: resolveConsul(flags, consulEnvironment(env), file.consul ?? {}),
     openresty: resolveTargets(flags, env, file.openresty, localToken),
     snapshot: flags.snapshot ?? file.snapshot,

@@ -26,8 +26,9 @@ export interface Refusal {
 
 export interface Pushed {
   mirror: Mirror;
-  /** Upstreams of which something was taken. */
+  /** Upstreams of which something was taken, but those that were removed. */
   changed: string[];
+  removed: string[];
   refused: Map<string, Refusal>;
   /** By upstream, what was refused alone. */
   leftOut: Map<string, LeftOut>;
@@ -55,13 +56,17 @@ export async function push(
   const errors = new Map<string, AdminError>();
   const leftOut = new Map<string, LeftOut>();
   const changed = new Set<string>();
+  const removed: string[] = [];
 
   /** @returns the error when the target will not have it */
   async function send(part: DocumentPatch): Promise<AdminError | undefined> {
     try {
       const etag = await client.patch(part, mirror.etag, signal);
       mirror = { document: applyToDocument(mirror.document, part), etag };
-      for (const name of Object.keys(part.upstreams)) changed.add(name);
+      for (const [name, change] of Object.entries(part.upstreams)) {
+        if (change === null) removed.push(name);
+        else changed.add(name);
+      }
       written(mirror);
       return undefined;
     } catch (error) {
@@ -141,7 +146,7 @@ export async function push(
     if (error === undefined) continue;
     refused.set(name, { error, rest: change, message: messageOf(name, error, change) });
   }
-  return { mirror, changed: [...changed], refused, leftOut };
+  return { mirror, changed: [...changed], removed, refused, leftOut };
 }
 
 export function isFull({ code }: AdminError): boolean {

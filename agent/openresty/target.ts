@@ -95,14 +95,16 @@ export function startTarget(options: TargetOptions): Target {
       mirror = { document: has.document, etag };
     });
     refusals.note(result, patch);
-    logPush(result.changed, performance.now() - started);
+    const ms = performance.now() - started;
+    logPush('pushed', result.changed, ms);
+    logPush('removed', result.removed, ms);
   }
 
-  function logPush(names: string[], ms: number): void {
+  function logPush(verb: string, names: string[], ms: number): void {
     if (names.length === 0) return;
     const what = names.length <= 5 ? names.join(', ') : `${names.length} upstreams`;
     const took = Math.round(ms * 10) / 10;
-    log.info({ target: client.name, ms: took }, `${client.name}: ${what} pushed in ${took} ms`);
+    log.info({ target: client.name, ms: took }, `${client.name}: ${what} ${verb} in ${took} ms`);
   }
 
   /** A renewal of the lease, when it is due, says too whether the document is another. */

@@ -102,9 +102,29 @@ test('another configuration after SIGHUP is the same agent', async (t) => {
   );
 });
 
+test('a trial with --service waits beside an agent, and alone removes nothing', async (t) => {
+  const agent = run(t, { web: {}, api: {} });
+  await serves('api');
+  const trial = stack.agent('--service', 'web');
+  t.after(() => trial.stop());
+  await says(trial, refused);
+  await agent.stop();
+  await says(trial, /the other agent has gone: going on/);
+  const { pid } = trial;
+  await until('the trial has the lease', async () => {
+    return (await live(stack.nginx)).agents.reloadless?.pid === pid;
+  });
+  await stack.consul.register({ name: 'web', id: 'web-2', address: '127.0.0.2', port: 1 });
+  t.after(() => stack.consul.deregister('web-2'));
+  await until('the trial pushes', async () => (await peers(stack.nginx, 'web'))?.length === 2);
+  assert.equal((await peers(stack.nginx, 'api'))?.length, 1);
+});
+
 test('sync leaves what another configuration has, and fails only where it would change it', async (t) => {
   run(t, { web: {} });
-  await serves('web');
+  await until('it has what it wants', async () => {
+    return Object.keys((await live(stack.nginx)).upstreams).join() === 'web';
+  });
   const same = await stack.run('sync', '-c', stack.configure({ upstreams: { web: {} } }));
   assert.deepEqual([same.code, same.stderr], [0, '']);
   const other = await stack.run('sync', '-c', stack.configure({ upstreams: { api: {} } }));

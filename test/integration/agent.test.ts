@@ -263,6 +263,20 @@ test('the snapshot holds what serves', async (t) => {
   });
 });
 
+test('a snapshot is written by who knows all upstreams, or was told where', async (t) => {
+  const flags = ['--consul', stack.consul.address, '--openresty', stack.nginx.admin];
+  await register(t, 'web', 1001);
+  const log = join(stack.folder, 'trial.log');
+  const trial = Agent.start(log, [...flags, '--service', 'web']);
+  t.after(() => trial.stop());
+  await has('web', 1001);
+  await trial.stop();
+  assert.deepEqual(
+    trial.messages.filter((line) => line.includes('snapshot')),
+    [],
+  );
+});
+
 test('SIGTERM ends it within a second, and OpenResty keeps serving', async (t) => {
   const backend = await Backend.start('one');
   t.after(() => backend.stop());

@@ -49,7 +49,7 @@ reloadless: ${file}:1: upstreams.web.max_fail: not a key that can be set here; d
 });
 
 test('no upstream at all is 2', async () => {
-  const { code, stderr } = await stack.run('run');
+  const { code, stderr } = await stack.run('run', '-c', stack.configure({}));
   assert.equal(code, 2);
   assert.match(stderr, /^reloadless: no upstream is configured/);
 });

@@ -172,19 +172,46 @@ test('a peer that OpenResty refuses does not hold up the others', async () => {
   assert.deepEqual(await peers(stack.nginx, 'far'), []);
 });
 
-test('what another owner has is left alone, what is ours and no longer wanted goes', async () => {
+test('what another owner has is left alone, whatever is asked for', async () => {
   await register('web', 1001);
-  await register('api', 1002);
-  await stack.run('sync', '--service', 'api');
   const theirs = { peers: { '127.0.0.1:9': {} } };
   await stack.nginx.http.put('v1/upstreams/web', { json: theirs });
   await stack.nginx.http.put('v1/upstreams/hand', { json: theirs });
-  const result = await stack.run('sync', '--service', 'web');
+  const file = stack.configure({ upstreams: { web: {} } });
+  const result = await stack.run('sync', '--prune', '-c', file);
   assert.equal(result.code, 1);
   assert.match(result.stderr, /web belongs to another owner\n$/);
   const { upstreams } = await live(stack.nginx);
   assert.deepEqual(Object.keys(upstreams).sort(), ['hand', 'web']);
   assert.deepEqual(await peers(stack.nginx, 'web'), ['127.0.0.1:9']);
+});
+
+test('what is ours and not in the file goes with --prune alone, and is said', async () => {
+  await register('web', 1001);
+  await register('api', 1002);
+  const { admin } = stack.nginx;
+  await stack.run('sync', '--service', 'api');
+  const one = await stack.run('sync', '--service', 'web');
+  assert.deepEqual(one, { code: 0, stdout: `${admin}: changed web\n`, stderr: '' });
+  assert.deepEqual(await peers(stack.nginx, 'api'), ['127.0.0.1:1002']);
+
+  const file = stack.configure({ upstreams: { web: {} } });
+  const stays = await stack.run('sync', '-c', file);
+  assert.deepEqual([stays.code, stays.stdout], [0, `${admin}: nothing to change\n`]);
+  assert.equal(stays.stderr, `${admin}: not in ${file}, and stays without --prune: api\n`);
+  assert.deepEqual(await peers(stack.nginx, 'api'), ['127.0.0.1:1002']);
+
+  const dry = await stack.run('sync', '--prune', '--dry-run', '-c', file);
+  assert.deepEqual(JSON.parse(dry.stdout), { upstreams: { api: null } });
+  const pruned = await stack.run('sync', '--prune', '-c', file);
+  assert.deepEqual(pruned, { code: 0, stdout: `${admin}: removed api\n`, stderr: '' });
+  assert.equal(await peers(stack.nginx, 'api'), undefined);
+});
+
+test('--prune needs a file, which names all upstreams', async () => {
+  const { code, stderr } = await stack.run('sync', '--prune', '--service', 'web');
+  assert.equal(code, 2);
+  assert.match(stderr, /^reloadless: --prune needs -c FILE/);
 });
 
 test('a large first push goes in parts, and all of it arrives', async (t) => {

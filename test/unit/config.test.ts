@@ -1,10 +1,13 @@
 import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import type { Config } from '../../agent/config/config.ts';
 import { parseDuration } from '../../agent/config/duration.ts';
 import { ConfigError } from '../../agent/config/error.ts';
 import { parseConfig, readConfigFile } from '../../agent/config/file.ts';
-import { type Flags, resolveConfig } from '../../agent/config/resolve.ts';
+import { type Flags, loadConfig, loadTargets, resolveConfig } from '../../agent/config/resolve.ts';
 import { describeSource } from '../../agent/source/source.ts';
 
 function load(yaml: string, flags: Flags = {}, env: NodeJS.ProcessEnv = {}): Config {
@@ -387,6 +390,26 @@ test('a file that is not there is named', () => {
     () => readConfigFile('/no/such/file.yml'),
     /^ConfigError: \/no\/such\/file\.yml: ENOENT/,
   );
+});
+
+test("this machine's file is read where neither -c nor --service is given", (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'reloadless-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  assert.throws(() => loadConfig({}, {}, folder), /^ConfigError: no upstream is configured/);
+  const path = join(folder, 'reloadless.yml');
+  writeFileSync(path, 'openresty: [{ address: "http://a:1" }]\nupstreams: { web: }\n');
+  const config = loadConfig({}, {}, folder);
+  assert.deepEqual([config.file, [...config.upstreams.keys()]], [path, ['web']]);
+  assert.equal(loadTargets({}, {}, folder)[0]?.endpoint.name, 'http://a:1');
+
+  const service = loadConfig({ service: ['api'] }, {}, folder);
+  assert.deepEqual([service.file, [...service.upstreams.keys()]], [undefined, ['api']]);
+  const other = join(folder, 'other.yml');
+  writeFileSync(other, 'upstreams: { other: }\n');
+  assert.equal(loadConfig({ config: other }, {}, folder).file, other);
+
+  writeFileSync(path, 'upstreams: { web: { x: 1 } }\n');
+  assert.throws(() => loadConfig({}, {}, folder), /upstreams\.web\.x: not a key/);
 });
 
 test('durations', () => {
