@@ -3,6 +3,7 @@ import { identify } from './openresty/lease.ts';
 import { createTargets } from './openresty/targets.ts';
 import { readSnapshotFile, replaceFile } from './snapshot/file.ts';
 import { decodeSnapshot } from './snapshot/format.ts';
+import { guardSnapshot } from './snapshot/guard.ts';
 import { createSnapshotWriter, type SnapshotWriter } from './snapshot/writer.ts';
 import { createSources } from './source/sources.ts';
 import { ownDocument } from './state/desired.ts';
@@ -41,7 +42,7 @@ export function startAgent(first: Config, log: Log): Agent {
   let config = first;
   let who = identify(first);
   const state = createState(happened);
-  let snapshot: SnapshotWriter | undefined;
+  let snapshot: Pick<SnapshotWriter, 'changed' | 'stop'> | undefined;
 
   function happened(change: Change): void {
     logChange(log, change);
@@ -63,8 +64,9 @@ export function startAgent(first: Config, log: Log): Agent {
     }
   }
 
-  function openSnapshot(path: string): SnapshotWriter {
-    return createSnapshotWriter(path, () => ownDocument(state, config.owner), {
+  function openSnapshot(path: string): typeof snapshot {
+    const document = () => ownDocument(state, config.owner);
+    const writer = createSnapshotWriter(path, document, {
       written(failures) {
         if (failures === 0) log.debug(`snapshot ${path} written`);
         else log.info(`snapshot ${path} can be written again`);
@@ -75,6 +77,26 @@ export function startAgent(first: Config, log: Log): Agent {
         log[level]({ err: error, failures }, message);
       },
     });
+    const unguard = guardSnapshot({
+      path,
+      // While we wait for another agent, the file is that one's.
+      mark: () => (targets.areOfOthers() ? undefined : writer.mark),
+      document,
+      lost() {
+        log.error(
+          `snapshot ${path} was changed by somebody else and is written again; ` +
+            'another agent or command must have a file of its own',
+        );
+        writer.changed();
+      },
+    });
+    return {
+      changed: writer.changed,
+      stop() {
+        unguard();
+        return writer.stop();
+      },
+    };
   }
 
   const sources = createSources({ state, config: () => config, log });

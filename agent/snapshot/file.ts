@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs';
+import { type BigIntStats, closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs';
 import { lstat, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { SnapshotError } from './error.ts';
@@ -59,27 +59,45 @@ export function loadSnapshot(path: string): ReadSnapshot | undefined {
   return bytes && decodeSnapshot(bytes);
 }
 
-/** Writes a snapshot. Its group may read it: an nginx whose master is not root. @throws SnapshotError */
-export async function saveSnapshot(path: string, snapshot: Snapshot): Promise<void> {
-  await replaceFile(path, encodeSnapshot(snapshot));
+/**
+ * Writes a snapshot. Its group may read it: an nginx whose master is not root.
+ *
+ * @returns its mark, as `markOf` has it
+ * @throws SnapshotError
+ */
+export async function saveSnapshot(path: string, snapshot: Snapshot): Promise<string> {
+  return replaceFile(path, encodeSnapshot(snapshot));
+}
+
+/** @returns what a file has that no other write of it has; undefined when it cannot be told */
+export async function markOf(path: string): Promise<string | undefined> {
+  const about = await stat(path, { bigint: true }).catch(() => undefined);
+  return about && mark(about);
+}
+
+function mark({ dev, ino, size, mtimeNs }: BigIntStats): string {
+  return [dev, ino, size, mtimeNs].join(' ');
 }
 
 /**
  * Writes a file so that a reader, and a machine that loses its power, finds the
  * old one or the new one, however many write at once.
  *
+ * @returns its mark, as `markOf` has it
  * @throws SnapshotError when it cannot be written
  */
-export async function replaceFile(path: string, bytes: Buffer): Promise<void> {
+export async function replaceFile(path: string, bytes: Buffer): Promise<string> {
   try {
-    await replace(path, bytes);
+    const written = await replace(path, bytes);
     await removeStale(path);
+    return written;
   } catch (error) {
     throw asSnapshotError('snapshot/unwritten', error);
   }
 }
 
-async function replace(path: string, bytes: Buffer): Promise<void> {
+async function replace(path: string, bytes: Buffer): Promise<string> {
+  let written: string;
   const temporary = `${path}.${randomBytes(8).toString('hex')}.tmp`;
   try {
     // x: fails where anything is, a symbolic link too
@@ -93,6 +111,7 @@ async function replace(path: string, bytes: Buffer): Promise<void> {
       }
       await file.writeFile(bytes);
       await file.sync();
+      written = mark(await file.stat({ bigint: true }));
     } finally {
       await file.close();
     }
@@ -107,6 +126,7 @@ async function replace(path: string, bytes: Buffer): Promise<void> {
   } finally {
     await folder.close();
   }
+  return written;
 }
 
 /** Writers that were killed have left their temporary files. */

@@ -7,6 +7,8 @@ export interface SnapshotWriter {
   changed(): void;
   /** Ends after one more try to write what is still unwritten. */
   stop(): Promise<void>;
+  /** The mark of the file as it was last written; undefined while another write is to come. */
+  readonly mark: string | undefined;
 }
 
 /** Hears of each write. */
@@ -40,6 +42,7 @@ export function createSnapshotWriter(
   let took = 0;
   /** When the last write began, in ms. */
   let began = Number.NEGATIVE_INFINITY;
+  let mark: string | undefined;
   let writing: Promise<void> = Promise.resolve();
 
   async function write(): Promise<void> {
@@ -47,7 +50,8 @@ export function createSnapshotWriter(
     dirty = false;
     began = performance.now();
     try {
-      await saveSnapshot(path, { savedAt: new Date(), document: document() });
+      mark = undefined;
+      mark = await saveSnapshot(path, { savedAt: new Date(), document: document() });
     } catch (error) {
       dirty = true;
       failures += 1;
@@ -75,6 +79,9 @@ export function createSnapshotWriter(
   }
 
   return {
+    get mark() {
+      return dirty ? undefined : mark;
+    },
     changed() {
       dirty = true;
       if (timer !== undefined) return;

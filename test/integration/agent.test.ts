@@ -1,9 +1,9 @@
 // `reloadless run` between a real Consul and a real nginx.
 import assert from 'node:assert/strict';
-import { writeFileSync } from 'node:fs';
+import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, type TestContext, test } from 'node:test';
-import { loadSnapshot } from '../../agent/snapshot/file.ts';
+import { loadSnapshot, saveSnapshot } from '../../agent/snapshot/file.ts';
 import { Agent } from '../stack/agent.ts';
 import { Backend } from '../stack/backend.ts';
 import { until } from '../stack/process.ts';
@@ -275,6 +275,29 @@ test('a snapshot is written by who knows all upstreams, or was told where', asyn
     trial.messages.filter((line) => line.includes('snapshot')),
     [],
   );
+});
+
+test('a snapshot that somebody else has changed is said and written again', async (t) => {
+  await register(t, 'web', 1098);
+  const path = stack.nginx.snapshot;
+  const agents = [run(t, '--service', 'web'), run(t, '--service', 'web')];
+  const saved = () => loadSnapshot(path)?.document.upstreams;
+  const isOurs = () => Object.keys(saved()?.web?.peers ?? {}).join() === '127.0.0.1:1098';
+  const said = () => {
+    return agents.flatMap(({ messages }) => messages.filter((line) => /somebody else/.test(line)));
+  };
+  await until('the snapshot', isOurs);
+  // Both write the same file, and hold the other's for as good as their own.
+  await new Promise((resolve) => setTimeout(resolve, 7000));
+  assert.deepEqual(said(), []);
+
+  const document = { upstreams: { api: { peers: {} } } };
+  await saveSnapshot(path, { savedAt: new Date(), document });
+  await until('it is ours again', isOurs);
+  assert(said().length > 0);
+  assert.match(said()[0] ?? '', /^snapshot .* was changed by somebody else and is written again/);
+  rmSync(path);
+  await until('it is there again', isOurs, 40);
 });
 
 test('SIGTERM ends it within a second, and OpenResty keeps serving', async (t) => {
