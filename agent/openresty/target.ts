@@ -1,6 +1,8 @@
 import { allNames, difference } from '../state/desired.ts';
 import { type Document, putSubset, subset } from '../state/document.ts';
+import { type DocumentPatch, diffDocuments } from '../state/parts.ts';
 import type { State } from '../state/state.ts';
+import { boundedLog } from '../telemetry/bounded.ts';
 import { type Log, reason } from '../telemetry/log.ts';
 import { sleep } from '../util/backoff.ts';
 import { pauseAfter } from '../util/coded-error.ts';
@@ -9,6 +11,7 @@ import type { AdminClient, Mirror } from './admin.ts';
 import { createLease, type Owner } from './lease.ts';
 import { push } from './push.ts';
 import { createRefusals } from './refusals.ts';
+import { undone } from './undone.ts';
 
 export interface Target {
   /** An agent of another configuration has the target. */
@@ -36,6 +39,9 @@ export interface TargetOptions {
 /** Between two looks at a target where nothing changes, in ms. */
 const interval = 1000;
 
+/** After one look, so many upstreams are named of which something was undone. */
+const mostUndone = 10;
+
 /**
  * Keeps one target at the desired state until stopped: one push in flight, the
  * latest state wins, and the difference is taken against what the target has.
@@ -46,10 +52,13 @@ export function startTarget(options: TargetOptions): Target {
   const { signal } = abort;
   const waker = createWaker(signal);
   const refusals = createRefusals(client.name, log);
+  const faults = boundedLog(log);
   const lease = createLease(client, options.who, log);
   let isWaiting = false;
   let mirror: Mirror | undefined;
   let instance: string | undefined;
+  /** What the target had when we last left it as it should be; undefined: that is not known. */
+  let left: Document | undefined;
   /** Upstreams that may differ from what is desired; undefined: all of them may. */
   let dirty: Set<string> | undefined;
   /** Those that the log has said to be of others. */
@@ -67,6 +76,7 @@ export function startTarget(options: TargetOptions): Target {
     if (now === instance) return;
     log.info(`${client.name}: ${instance === undefined ? 'connected' : 'restarted, pushing all'}`);
     instance = now;
+    left = undefined;
     refusals.clear();
   }
 
@@ -86,7 +96,11 @@ export function startTarget(options: TargetOptions): Target {
     const found = difference(has.document, names, options.state, options.who().owner);
     reportForeign(names, found.foreign);
     const patch = refusals.due(found.patch);
-    if (patch === undefined) return;
+    if (patch === undefined) {
+      left = has.document;
+      return;
+    }
+    const undo = undoneBy(patch, has.document);
     const started = performance.now();
     // Only what the patch is about, so that it costs no more with more upstreams.
     const part = { document: subset(has.document, Object.keys(patch.upstreams)), etag: has.etag };
@@ -94,10 +108,31 @@ export function startTarget(options: TargetOptions): Target {
       putSubset(has.document, document, Object.keys(patch.upstreams));
       mirror = { document: has.document, etag };
     });
+    left = has.document;
     refusals.note(result, patch);
     const ms = performance.now() - started;
     logPush('pushed', result.changed, ms);
     logPush('removed', result.removed, ms);
+    logUndone(undo);
+  }
+
+  /** What somebody else has changed since we left the target, and the patch changes again. */
+  function undoneBy(patch: DocumentPatch, has: Document): Map<string, string> {
+    // Our own writes are put into the document that was read.
+    if (left === undefined || left === has) return new Map();
+    const names = Object.keys(patch.upstreams);
+    const theirs = diffDocuments(subset(left, names), subset(has, names));
+    return theirs === undefined ? new Map() : undone(left, theirs, patch);
+  }
+
+  function logUndone(undo: Map<string, string>): void {
+    for (const [upstream, what] of [...undo].slice(0, mostUndone)) {
+      const line = `${upstream}: undone at ${client.name} what somebody changed there: ${what}`;
+      faults.warn({ upstream }, `${line}; change it in Consul or in reloadless.yml`);
+    }
+    const more = undo.size - mostUndone;
+    if (more > 0)
+      log.warn(`${client.name}: undone what somebody changed in ${more} more upstreams`);
   }
 
   function logPush(verb: string, names: string[], ms: number): void {
@@ -117,6 +152,8 @@ export function startTarget(options: TargetOptions): Target {
   async function isOurs(): Promise<boolean> {
     const wasWaiting = isWaiting;
     isWaiting = !(await lease.hold(signal));
+    // What the other agent writes is no change of somebody's.
+    if (isWaiting) left = undefined;
     if (wasWaiting && !isWaiting) options.gained();
     return !isWaiting;
   }
@@ -126,6 +163,8 @@ export function startTarget(options: TargetOptions): Target {
     dirty = undefined;
     // Another has written: one more try is all that it takes.
     if (pause === 0) return;
+    // A write without an answer may have been taken.
+    left = undefined;
     const line = `${reason(error)}: trying again`;
     if (reported) log.debug({ err: error }, line);
     else log.error({ err: error }, line);

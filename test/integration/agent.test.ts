@@ -207,16 +207,52 @@ test('a change of one peer of a thousand travels as one peer, and moves one vers
   assert.equal(now.upstreams.api?.version, before.upstreams.api?.version);
 });
 
-test('what somebody changes by hand in our upstream is put right', async (t) => {
-  await register(t, 'web', 1001);
-  run(t, '--service', 'web');
-  await has('web', 1001);
-  await stack.nginx.http.patch('v1/upstreams/web', {
-    json: { peers: { '127.0.0.1:1001': null, '127.0.0.1:9': {} } },
-  });
-  await has('web', 1001);
-  await stack.nginx.http.delete('v1/upstreams/web');
-  await has('web', 1001);
+test('what somebody changes by hand in our upstream is put right, and said', async (t) => {
+  await register(t, 'web', 1001, 1002);
+  const file = stack.configure({ upstreams: { web: { max_fails: 3 } } });
+  const agent = run(t, '-c', file);
+  await has('web', 1001, 1002);
+  const { admin, http } = stack.nginx;
+  const said = () => agent.messages.filter((line) => /somebody/.test(line));
+  const line = (what: string) => {
+    return `web: undone at ${admin} what somebody changed there: ${what}; change it in Consul or in reloadless.yml`;
+  };
+  // A change of our own is not somebody's.
+  await register(t, 'web', 1003);
+  await has('web', 1001, 1002, 1003);
+  assert.deepEqual(said(), []);
+
+  const by_hand = {
+    max_fails: 5,
+    peers: {
+      '127.0.0.1:1001': null,
+      '127.0.0.1:9': {},
+      '127.0.0.1:1002': { drain: true, weight: 7 },
+    },
+  };
+  await http.patch('v1/upstreams/web', { json: by_hand });
+  await has('web', 1001, 1002, 1003);
+  await until('it is said', () => said().length === 1);
+  const [changed] = said();
+  // In which order nginx sends them is its own affair.
+  const pieces = changed
+    ?.match(/ there: (.*); change it in Consul/)?.[1]
+    ?.split(', ')
+    .sort();
+  assert.deepEqual(pieces, [
+    '+127.0.0.1:9',
+    '-127.0.0.1:1001',
+    'max_fails',
+    '~127.0.0.1:1002 drain weight',
+  ]);
+
+  await http.delete('v1/upstreams/web');
+  await has('web', 1001, 1002, 1003);
+  await until('it is said', () => said().includes(line('it was removed')));
+  await http.put('v1/upstreams/mine', { json: { owner: 'reloadless', peers: {} } });
+  await until('it is removed', async () => (await peers(stack.nginx, 'mine')) === undefined);
+  await until('it is said', () => said().some((text) => /^mine: .*it was made/.test(text)));
+  assert.equal(said().length, 3);
 });
 
 test('an upstream of another owner is left alone, until it is gone', async (t) => {
