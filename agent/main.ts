@@ -17,6 +17,7 @@ import { reason } from './telemetry/log.ts';
 
 interface SyncFlags extends Flags {
   prune?: boolean;
+  allowEmpty?: boolean;
   dryRun?: boolean;
   exitCode?: boolean;
   timeout: number;
@@ -75,12 +76,14 @@ function createProgram(done: (code: number, most?: number) => void): Command {
   withCommonFlags(program.command('sync'))
     .description('bring OpenResty to what Consul says now, then exit')
     .option('--prune', 'remove upstreams of the same owner that the configuration does not have')
+    .option('--allow-empty', 'a service without an instance is no failure')
     .option('--dry-run', 'print the merge patch for each target and change nothing')
     .option('--exit-code', 'with --dry-run: exit with 3 when there is a difference')
     .option('--timeout <duration>', 'for the whole', seconds, 30)
-    .action(async ({ prune = false, dryRun = false, exitCode = false, ...more }: SyncFlags) => {
-      const { timeout, ...flags } = more;
-      done(await sync(flags, { prune, dryRun, exitCode, timeout }, terminal));
+    .action(async (given: SyncFlags) => {
+      const { prune = false, allowEmpty = false, dryRun = false, exitCode = false } = given;
+      const options = { prune, allowEmpty, dryRun, exitCode, timeout: given.timeout };
+      done(await sync(given, options, terminal));
     });
 
   withTargets(program.command('status'))
@@ -91,8 +94,8 @@ function createProgram(done: (code: number, most?: number) => void): Command {
     });
 
   withCommonFlags(program.command('check'))
-    .description('check the configuration and print what it would watch')
-    .option('--offline', 'do not ask Consul')
+    .description('check the configuration, and print what Consul and the targets say')
+    .option('--offline', 'ask neither Consul nor a target')
     .action(async ({ offline = false, ...flags }: Flags & { offline?: boolean }) => {
       done(await check(flags, offline, terminal));
     });

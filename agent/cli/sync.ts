@@ -7,7 +7,7 @@ import { describeHolder, identify } from '../openresty/lease.ts';
 import { describe } from '../openresty/left-out.ts';
 import { push } from '../openresty/push.ts';
 import { saveSnapshot } from '../snapshot/file.ts';
-import { openSource } from '../source/source.ts';
+import { describeSource, openSource } from '../source/source.ts';
 import { allNames, difference, ownDocument } from '../state/desired.ts';
 import { type Document, entry } from '../state/document.ts';
 import type { HoldKind } from '../state/hold.ts';
@@ -20,6 +20,8 @@ import { retry } from './retry.ts';
 export interface SyncOptions {
   /** Remove what carries our owner and is not configured. */
   prune: boolean;
+  /** A source without an instance is no failure. */
+  allowEmpty: boolean;
   /** Print the merge patches and change nothing. */
   dryRun: boolean;
   /** With `dryRun`: 3 when there is a difference. */
@@ -62,14 +64,17 @@ export async function sync(flags: Flags, options: SyncOptions, output: Output): 
 
 async function syncAll(
   config: Config,
-  { prune, dryRun, exitCode }: SyncOptions,
+  { prune, allowEmpty, dryRun, exitCode }: SyncOptions,
   output: Output,
   signal: AbortSignal,
 ): Promise<number> {
   // Before anything is changed: a token file may be missing.
   const clients = config.openresty.map(createAdminClient);
-  const state = await readSources(config, prune, output, signal);
-  let failed = false;
+  const state = createState(() => {});
+  state.declare(declaredBy(config), prune);
+  const empty = await readSources(state, config, allowEmpty, output, signal);
+  for (const line of empty) output.err(`reloadless: ${line}`);
+  let failed = empty.length > 0;
   let differs = false;
   for (const client of clients) {
     try {
@@ -96,27 +101,41 @@ async function syncAll(
   return dryRun && exitCode && differs ? 3 : 0;
 }
 
-/** Asks every source once, and once more where its answer is in doubt. */
+/**
+ * Asks every source once, and once more where its answer is in doubt. Of one
+ * without an instance nothing is made or unmade, unless that is allowed.
+ *
+ * @returns what is wrong, one line each
+ */
 async function readSources(
+  state: State,
   config: Config,
-  prune: boolean,
+  allowEmpty: boolean,
   output: Output,
   signal: AbortSignal,
-): Promise<State> {
+): Promise<string[]> {
   const client = createConsulClient(config.consul);
-  const state = createState(() => {});
-  state.declare(declaredBy(config), prune);
+  const faults: string[] = [];
   const sources = [...config.upstreams].map(([name, { source }]) => {
     const { consistency = 'default', wait } = config.consul;
     const log = outputLog(output);
     const remembered = () => ({});
     const options = { upstream: name, config: source, client, consistency, wait, log, remembered };
-    return { name, source: openSource(options) };
+    return { name, what: describeSource(source), source: openSource(options) };
   });
   try {
     await Promise.all(
-      sources.map(async ({ name, source }) => {
-        state.observe(name, await retry(() => source.read(signal), signal), 0);
+      sources.map(async ({ name, what, source }) => {
+        let observation = await retry(() => source.read(signal), signal);
+        if (observation.instances === 0 && !allowEmpty) {
+          observation = await retry(() => source.confirm(signal), signal);
+        }
+        if (observation.instances > 0 || allowEmpty) {
+          state.observe(name, observation, 0);
+          return;
+        }
+        const why = await retry(() => source.summary(signal), signal);
+        faults.push(`${name}: ${what}: ${why}; --allow-empty takes it for empty`);
       }),
     );
     await Promise.all(
@@ -131,7 +150,7 @@ async function readSources(
     for (const { source } of sources) source.stop();
     client.close();
   }
-  return state;
+  return faults;
 }
 
 async function syncTarget(

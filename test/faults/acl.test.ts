@@ -152,7 +152,8 @@ test('a token that is put in the place of a weak one is used', async (t) => {
 test('sync with a token without rights changes nothing and says why', async (t) => {
   const { stack } = await scene(t);
   const config = stack.configure({ upstreams: { web: { hold_empty: 0 } } });
-  const sync = (env: NodeJS.ProcessEnv) => reloadless(['sync', ...stack.flags, '-c', config], env);
+  const sync = (env: NodeJS.ProcessEnv, ...more: string[]) =>
+    reloadless(['sync', ...stack.flags, '-c', config, ...more], env);
   const good = await tokenWith(stack, nodes, services);
   assert.equal((await sync({ CONSUL_HTTP_TOKEN: good.secret })).code, 0);
   const before = await peers(stack.nginx, 'web');
@@ -168,7 +169,11 @@ test('sync with a token without rights changes nothing and says why', async (t) 
     assert.deepEqual(await peers(stack.nginx, 'web'), before);
   }
   await deregisterWeb(stack, 1);
-  assert.equal((await sync({ CONSUL_HTTP_TOKEN: good.secret })).code, 0);
+  // What may be read, and is not there, is told from what may not be read.
+  const gone = await sync({ CONSUL_HTTP_TOKEN: good.secret });
+  assert.deepEqual([gone.code, /Consul knows no such service/.test(gone.stderr)], [1, true]);
+  const allowed = await sync({ CONSUL_HTTP_TOKEN: good.secret }, '--allow-empty');
+  assert.equal(allowed.code, 0);
   assert.deepEqual(await peers(stack.nginx, 'web'), []);
 });
 

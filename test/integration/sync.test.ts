@@ -122,6 +122,30 @@ test('--timeout bounds the whole', async (t) => {
   assert(Date.now() - began < 5000);
 });
 
+test('a service that Consul does not know is said, and nothing is made or unmade of it', async () => {
+  await register('web', 1001);
+  const unknown = (name: string) => {
+    return `reloadless: ${name}: service ${name}: Consul knows no such service; --allow-empty takes it for empty\n`;
+  };
+  const typo = await stack.run('sync', '--service', 'wbe', '--service', 'web');
+  assert.deepEqual([typo.code, typo.stderr], [1, unknown('wbe')]);
+  assert.equal(await peers(stack.nginx, 'wbe'), undefined);
+  assert.deepEqual(await peers(stack.nginx, 'web'), ['127.0.0.1:1001']);
+
+  const allowed = await stack.run('sync', '--allow-empty', '--service', 'wbe', '--service', 'web');
+  assert.deepEqual([allowed.code, allowed.stderr], [0, '']);
+  assert.deepEqual(await peers(stack.nginx, 'wbe'), []);
+
+  const file = stack.configure({ upstreams: { web: { tags: ['x'] }, api: { service: 'web' } } });
+  const none = await stack.run('sync', '-c', file);
+  assert.equal(none.code, 1);
+  assert.match(
+    none.stderr,
+    /^reloadless: web: service web, filter "x" in Service\.Tags: none of 1 instances passes the filter; /,
+  );
+  assert.deepEqual(await peers(stack.nginx, 'web'), ['127.0.0.1:1001']);
+});
+
 test('peers that Consul no longer shows stay, and that is a failure', async () => {
   await register('web', 1001, 1002);
   await register('api', 1003);
@@ -129,7 +153,9 @@ test('peers that Consul no longer shows stay, and that is a failure', async () =
   await stack.run('sync', ...services);
   await stack.consul.deregister('web-1001');
   await stack.consul.deregister('web-1002');
-  const kept = await stack.run('sync', ...services);
+  assert.equal((await stack.run('sync', ...services)).code, 1);
+  assert.equal((await peers(stack.nginx, 'web'))?.length, 2);
+  const kept = await stack.run('sync', '--allow-empty', ...services);
   assert.equal(kept.code, 1);
   assert.equal(
     kept.stderr,
@@ -138,7 +164,9 @@ test('peers that Consul no longer shows stay, and that is a failure', async () =
   assert.equal((await peers(stack.nginx, 'web'))?.length, 2);
 
   const file = stack.configure({ upstreams: { web: { hold_empty: 0 }, api: {} } });
-  assert.equal((await stack.run('sync', '-c', file)).code, 0);
+  assert.equal((await stack.run('sync', '-c', file)).code, 1);
+  assert.equal((await peers(stack.nginx, 'web'))?.length, 2);
+  assert.equal((await stack.run('sync', '--allow-empty', '-c', file)).code, 0);
   assert.deepEqual(await peers(stack.nginx, 'web'), []);
 });
 
@@ -149,7 +177,7 @@ test('an empty catalogue is not believed, whatever hold_empty says', async () =>
   await stack.run('sync', '-c', file);
   await stack.consul.deregister('web-1001');
   await stack.consul.deregister('api-1002');
-  const kept = await stack.run('sync', '-c', file);
+  const kept = await stack.run('sync', '--allow-empty', '-c', file);
   assert.equal(kept.code, 1);
   assert.match(
     kept.stderr,

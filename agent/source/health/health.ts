@@ -106,7 +106,13 @@ export function openHealth(options: SourceOptions<HealthConfig>, lookup = create
     },
     async summary(signal) {
       const { content } = await ask({}, signal);
-      return summary(content, port);
+      if (content.length > 0) return summary(content, port);
+      // A service that is forbidden looks like one that is unknown.
+      const all = await readSurely(client, { service, filter: undefined }, nodes, signal);
+      if (all.length === 0) return 'Consul knows no such service';
+      return filter === undefined
+        ? summary(all, port)
+        : `none of ${all.length} instances passes the filter`;
     },
     stop() {
       following?.stop();
