@@ -1,26 +1,35 @@
 import type { Config } from '../config/config.ts';
+import { ConfigError } from '../config/error.ts';
 import { type Flags, loadConfig } from '../config/resolve.ts';
 import { type ConsulClient, createConsulClient } from '../consul/api.ts';
 import { ConsulError } from '../consul/error.ts';
-import { createAdminClient } from '../openresty/admin.ts';
+import { type AdminClient, AdminError, createAdminClient } from '../openresty/admin.ts';
+import { identify } from '../openresty/lease.ts';
 import { describeSource, openSource, type SourceConfig } from '../source/source.ts';
+import { entry } from '../state/document.ts';
 import { reason } from '../telemetry/log.ts';
 import { columns, type Output, outputLog } from './output.ts';
+import { headline, readStatus, type Status } from './status.ts';
 
 /**
  * Checks the configuration and prints what it would follow. Unless `offline`,
- * each source is asked once, which shows whether Consul takes its filter.
+ * each source is asked once, which shows whether Consul takes its filter, and
+ * each target, which shows whether it takes the token.
  *
- * @returns the exit code: 1 when Consul did not answer, 2 when it refused a request
+ * @returns the exit code: 1 when one did not answer, 2 when it refused a request
  * @throws ConfigError
  */
 export async function check(flags: Flags, offline: boolean, output: Output): Promise<number> {
   const config = loadConfig(flags, process.env);
-  // The files that these read are a part of the configuration.
-  const client = createConsulClient(config.consul);
-  for (const target of config.openresty) createAdminClient(target).close();
+  const { client, targets } = openAll(config);
+  output.out(`config     ${config.file ?? 'none: the command line alone'}`);
   for (const { name } of config.consul.endpoints) output.out(`consul     ${name}`);
-  for (const { endpoint } of config.openresty) output.out(`openresty  ${endpoint.name}`);
+  let code = 0;
+  for (const target of targets) {
+    output.out(`openresty  ${target.name}`);
+    if (!offline) code = Math.max(code, await reach(target, config, output));
+    target.close();
+  }
   const found = offline ? undefined : await askForAll(client, config, output);
   client.close();
   const rows = [...config.upstreams].map(([name, upstream]) => [
@@ -29,7 +38,49 @@ export async function check(flags: Flags, offline: boolean, output: Output): Pro
     found?.seen.get(name) ?? '',
   ]);
   for (const line of columns([['UPSTREAM', 'SOURCE', 'NOW'], ...rows])) output.out(line);
-  return found?.code ?? 0;
+  return Math.max(code, found?.code ?? 0);
+}
+
+/** The files that these read are a part of the configuration: all their faults are named at once. */
+function openAll(config: Config): { client: ConsulClient; targets: AdminClient[] } {
+  const faults: string[] = [];
+
+  function attempt<T>(open: () => T): T[] {
+    try {
+      return [open()];
+    } catch (error) {
+      if (!(error instanceof ConfigError)) throw error;
+      faults.push(...error.faults);
+      return [];
+    }
+  }
+
+  const [client] = attempt(() => createConsulClient(config.consul));
+  const targets = config.openresty.flatMap((target) => attempt(() => createAdminClient(target)));
+  if (client === undefined || faults.length > 0) throw new ConfigError(...faults);
+  return { client, targets };
+}
+
+/** Prints what a target has. @returns the exit code */
+async function reach(target: AdminClient, config: Config, output: Output): Promise<number> {
+  try {
+    const answer = await target.status(AbortSignal.timeout(10_000));
+    const status = readStatus(target.name, answer);
+    output.out(`           ${headline(status)}`);
+    output.out(`           owner ${config.owner}: ${describeAgent(status, config)}`);
+    return 0;
+  } catch (error) {
+    output.err(`reloadless: ${reason(error)}`);
+    return error instanceof AdminError && error.code === 'openresty/refused' ? 2 : 1;
+  }
+}
+
+/** Who has the lease of our owner. */
+function describeAgent({ agents }: Status, config: Config): string {
+  const agent = entry(agents, config.owner);
+  if (agent === undefined) return 'no agent';
+  const whose = agent.id === identify(config).identity.id ? 'this' : 'another';
+  return `agent of ${whose} configuration, pid ${agent.pid} on ${agent.host}, since ${agent.since}`;
 }
 
 async function askForAll(

@@ -11,6 +11,10 @@ const statusSchema = z.looseObject({
   updated_at: z.string(),
   capacity: z.number(),
   free_space: z.number(),
+  agents: z.record(
+    z.string(),
+    z.looseObject({ id: z.string(), host: z.string(), pid: z.number(), since: z.string() }),
+  ),
   upstreams: z.record(
     z.string(),
     z.looseObject({
@@ -30,7 +34,7 @@ const statusSchema = z.looseObject({
   ),
 });
 
-type Status = z.infer<typeof statusSchema>;
+export type Status = z.infer<typeof statusSchema>;
 
 /**
  * Prints what is live in each target.
@@ -59,18 +63,30 @@ export async function status(flags: Flags, json: boolean, output: Output): Promi
 }
 
 function describe(target: string, answer: unknown): string[] {
-  const parsed = statusSchema.safeParse(answer);
-  if (!parsed.success) throw new Error(`${target}: the status is not one of Reloadless`);
-  const { version, source, updated_at, capacity, free_space, instance } = parsed.data;
-  const room = `${mebibytes(free_space)} of ${mebibytes(capacity)} MiB free`;
+  const status = readStatus(target, answer);
   return [
-    `${target}  version ${version} from ${source}, ${updated_at}, ${room}, instance ${instance}`,
+    `${target}  ${headline(status)}`,
     ...columns([
       ['UPSTREAM', 'PEER', 'STATE', 'WEIGHT', 'REQUESTS', 'FAILURES', 'ACTIVE', 'ID'],
-      ...rows(parsed.data),
+      ...rows(status),
     ]),
     '',
   ];
+}
+
+/** @throws Error when it is not what the admin endpoint answers */
+export function readStatus(target: string, answer: unknown): Status {
+  const parsed = statusSchema.safeParse(answer);
+  if (!parsed.success) throw new Error(`${target}: the status is not one of Reloadless`);
+  return parsed.data;
+}
+
+/** The table in one line. */
+export function headline(status: Status): string {
+  const { version, source, updated_at, capacity, free_space, instance, upstreams } = status;
+  const room = `${mebibytes(free_space)} of ${mebibytes(capacity)} MiB free`;
+  const count = `${Object.keys(upstreams).length} upstreams`;
+  return `version ${version} from ${source}, ${updated_at}, ${count}, ${room}, instance ${instance}`;
 }
 
 function rows({ upstreams }: Status): string[][] {

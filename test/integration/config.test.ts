@@ -1,11 +1,15 @@
 // The commands that look at things, and what all of them say of a wrong configuration.
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { saveSnapshot } from '../../agent/snapshot/file.ts';
 import { reloadless } from '../stack/agent.ts';
-import { type Stack, startStack } from '../stack/stack.ts';
+import { until } from '../stack/process.ts';
+import { close, listen } from '../stack/server.ts';
+import { live, type Stack, startStack } from '../stack/stack.ts';
+import { tokenFile } from '../stack/token.ts';
 
 let stack: Stack;
 before(async () => {
@@ -84,14 +88,81 @@ test('a token or TLS file that cannot be used is 2 and one line, for every comma
 });
 
 test('check prints what would be watched and what is there', async () => {
-  const file = stack.configure({ upstreams: { web: { tags: ['x'] }, api: { service: 'web' } } });
+  const upstreams = { web: { tags: ['x'] }, api: { service: 'web' }, wbe: {} };
+  const file = stack.configure({ upstreams });
   const { code, stdout } = await stack.run('check', '-c', file);
   assert.equal(code, 0);
-  assert.deepEqual(stdout.trim().split('\n').slice(-3), [
+  assert.deepEqual(stdout.trim().split('\n').slice(-4), [
     'UPSTREAM  SOURCE                                   NOW',
-    'web       service web, filter "x" in Service.Tags  no instances',
+    'web       service web, filter "x" in Service.Tags  none of 2 instances passes the filter',
     'api       service web                              2 instances: 1 passing, 1 critical',
+    'wbe       service wbe                              Consul knows no such service',
   ]);
+});
+
+test('check reaches every target, and says what it found there', async (t) => {
+  const { nginx } = stack;
+  const upstreams = { web: {} };
+  const nobody = 'http://127.0.0.1:1';
+  const openresty = [{ address: nginx.admin, token_file: tokenFile }, { address: nobody }];
+  const consul = { address: stack.consul.address };
+  const file = stack.configure({ consul, openresty, upstreams });
+  const alone = await reloadless(['check', '-c', file]);
+  assert.equal(alone.code, 1);
+  assert.match(
+    alone.stderr,
+    /^reloadless: OpenResty at http:\/\/127\.0\.0\.1:1: connect ECONNREFUSED/,
+  );
+  const found =
+    / version \d+ from \w+, \S+Z, \d+ upstreams, [\d.]+ of 16\.0 MiB free, instance \w+\n/;
+  assert.match(alone.stdout, found);
+  assert.match(alone.stdout, / owner reloadless: no agent\n/);
+  assert.match(alone.stdout, new RegExp(`^config +${file}\n`));
+
+  const agent = stack.agent('--service', 'web');
+  t.after(() => agent.stop());
+  await until('it has the lease', async () => (await live(nginx)).agents.reloadless !== undefined);
+  const both = await reloadless(['check', '-c', file]);
+  assert.match(
+    both.stdout,
+    new RegExp(` owner reloadless: agent of this configuration, pid ${agent.pid} on `),
+  );
+  const other = await stack.run('check', '--service', 'api');
+  assert.match(other.stdout, / owner reloadless: agent of another configuration, pid /);
+
+  const wrong = join(stack.folder, 'wrong.token');
+  writeFileSync(wrong, 'wrong');
+  const refused = await stack.run('check', '--service', 'web', '--token-file', wrong);
+  assert.equal(refused.code, 2);
+  assert.match(refused.stderr, /^reloadless: OpenResty at .*: 401 /);
+});
+
+test('check --offline asks neither Consul nor a target', async (t) => {
+  let asked = 0;
+  const server = createServer((_, answer) => {
+    asked += 1;
+    answer.end();
+  });
+  const address = `http://${await listen(server)}`;
+  t.after(() => close(server));
+  const flags = ['--service', 'web', '--consul', address, '--openresty', address];
+  assert.equal((await reloadless(['check', ...flags, '--offline'])).code, 0);
+  assert.equal(asked, 0);
+});
+
+test('check names every token and TLS file that cannot be used', async () => {
+  const openresty = ['a', 'b'].map((name) => ({
+    address: stack.nginx.admin,
+    token_file: `/no/${name}`,
+  }));
+  const file = stack.configure({
+    consul: { token_file: '/no/c' },
+    openresty,
+    upstreams: { web: {} },
+  });
+  const { code, stderr } = await reloadless(['check', '-c', file]);
+  assert.equal(code, 2);
+  assert.deepEqual(stderr.match(/(?<=token file )\/no\/./g), ['/no/c', '/no/a', '/no/b']);
 });
 
 test('check finds a filter that Consul refuses; --offline does not ask', async () => {
