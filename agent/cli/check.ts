@@ -3,7 +3,8 @@ import { ConfigError } from '../config/error.ts';
 import { type Flags, loadConfig } from '../config/resolve.ts';
 import { type ConsulClient, createConsulClient } from '../consul/api.ts';
 import { ConsulError } from '../consul/error.ts';
-import { type AdminClient, AdminError, createAdminClient } from '../openresty/admin.ts';
+import { type AdminClient, createAdminClient } from '../openresty/admin.ts';
+import { AdminError } from '../openresty/error.ts';
 import { identify } from '../openresty/lease.ts';
 import { describeSource, openSource, type SourceConfig } from '../source/source.ts';
 import { entry } from '../state/document.ts';
@@ -57,7 +58,7 @@ function openAll(config: Config): { client: ConsulClient; targets: AdminClient[]
 
   const [client] = attempt(() => createConsulClient(config.consul));
   const targets = config.openresty.flatMap((target) => attempt(() => createAdminClient(target)));
-  if (client === undefined || faults.length > 0) throw new ConfigError(...faults);
+  if (client === undefined || faults.length > 0) throw new ConfigError(faults);
   return { client, targets };
 }
 
