@@ -70,11 +70,8 @@ function row(name: string, ...cells: string[]): string {
   return `${name.padEnd(48)}${cells.map((cell) => cell.padStart(10)).join('')}\n`;
 }
 
-async function main(): Promise<void> {
-  const { folder, remove } = temporaryFolder();
-  const backends = [await Backend.start('even'), await Backend.start('odd')];
-  const consul = await Consul.start(join(folder, 'consul'));
-  const nginx = await Nginx.start(join(folder, 'nginx'), {
+function startNginx(folder: string): Promise<Nginx> {
+  return Nginx.start(folder, {
     workers: 1,
     http: ({ port }) => `
     upstream any {
@@ -92,6 +89,15 @@ async function main(): Promise<void> {
         }
     }`,
   });
+}
+
+async function main(): Promise<void> {
+  const { folder, remove } = temporaryFolder();
+  const backends = [await Backend.start('even'), await Backend.start('odd')];
+  const consul = await Consul.start(join(folder, 'consul'));
+  const nginx = await startNginx(join(folder, 'nginx'));
+  // Of its own: what one writes would be another's doing to the other, who then looks first.
+  const bareNginx = await startNginx(join(folder, 'bare-nginx'));
   const ends: ChildProcess[] = [];
   const start = (...command: string[]) => {
     ends.push(spawn(process.execPath, command, { stdio: ['ignore', 'ignore', 'inherit'] }));
@@ -100,16 +106,17 @@ async function main(): Promise<void> {
   const targets = ['--consul', consul.address, ...openresty, '--snapshot', nginx.snapshot];
   start(resolve(checkout, options.agent), 'run', ...targets, '--service', 'web');
   const bareLoop = join(checkout, 'test/bench/bare-loop.mjs');
-  start(bareLoop, consul.address, nginx.admin, authorization, 'bare');
+  start(bareLoop, consul.address, bareNginx.admin, authorization, 'bare');
 
   const register = (name: string, i: number) =>
     consul.register({ name, id: name, address: '127.0.0.1', port: backends[i % 2]?.port ?? 0 });
-  const change = (name: string, i: number) =>
-    routed(`${nginx.url}/${name}`, () => register(name, i), i % 2 === 0 ? 'even' : 'odd');
+  const urls = { web: `${nginx.url}/web`, bare: `${bareNginx.url}/bare` };
+  const change = (name: keyof typeof urls, i: number) =>
+    routed(urls[name], () => register(name, i), i % 2 === 0 ? 'even' : 'odd');
   try {
     for (const name of ['floor', 'web', 'bare']) await register(name, 0);
-    for (const name of ['web', 'bare']) {
-      await until(`${name} serves`, async () => (await send(`${nginx.url}/${name}`)) === 'even');
+    for (const [name, url] of Object.entries(urls)) {
+      await until(`${name} serves`, async () => (await send(url)) === 'even');
     }
 
     const floors: number[] = [];
@@ -140,6 +147,7 @@ async function main(): Promise<void> {
   } finally {
     for (const end of ends) await stop(end);
     await nginx.stop();
+    await bareNginx.stop();
     await consul.stop();
     for (const backend of backends) await backend.stop();
     client.destroy();
