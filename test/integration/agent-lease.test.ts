@@ -36,6 +36,12 @@ async function says(agent: Agent, message: RegExp): Promise<void> {
   await until(`the agent says ${message}`, () => agent.messages.some((line) => message.test(line)));
 }
 
+async function hasLease({ pid }: Agent): Promise<void> {
+  await until('it has the lease', async () => {
+    return (await live(stack.nginx)).agents.reloadless?.pid === pid;
+  });
+}
+
 const refused = /another agent with owner reloadless and another configuration.*nothing is pushed/;
 
 test('the second of two configurations waits, says so once and takes over', async (t) => {
@@ -104,16 +110,14 @@ test('another configuration after SIGHUP is the same agent', async (t) => {
 
 test('a trial with --service waits beside an agent, and alone removes nothing', async (t) => {
   const agent = run(t, { web: {}, api: {} });
+  await hasLease(agent);
   await serves('api');
   const trial = stack.agent('--service', 'web');
   t.after(() => trial.stop());
   await says(trial, refused);
   await agent.stop();
   await says(trial, /the other agent has gone: going on/);
-  const { pid } = trial;
-  await until('the trial has the lease', async () => {
-    return (await live(stack.nginx)).agents.reloadless?.pid === pid;
-  });
+  await hasLease(trial);
   await stack.consul.register({ name: 'web', id: 'web-2', address: '127.0.0.2', port: 1 });
   t.after(() => stack.consul.deregister('web-2'));
   await until('the trial pushes', async () => (await peers(stack.nginx, 'web'))?.length === 2);
