@@ -1,4 +1,4 @@
-import { type Config, declaredBy } from './config/config.ts';
+import type { Config } from './config/config.ts';
 import { identify } from './openresty/lease.ts';
 import { createTargets } from './openresty/targets.ts';
 import { readSnapshotFile, replaceFile } from './snapshot/file.ts';
@@ -59,8 +59,8 @@ export function startAgent(first: Config, log: Log): Agent {
 
   /** Peers that we do not know from Consul: what the target serves is newer than our snapshot. */
   function learnt(document: Document): void {
-    for (const [name, { owner, peers }] of Object.entries(document.upstreams)) {
-      if (owner === config.owner) state.remember(name, peers);
+    for (const [name, upstream] of Object.entries(document.upstreams)) {
+      if (upstream.owner === config.owner) state.remember(name, upstream);
     }
   }
 
@@ -116,7 +116,7 @@ export function startAgent(first: Config, log: Log): Agent {
     config = next;
     who = identify(next);
     log.level = next.log.level;
-    state.declare(declaredBy(next), next.file !== undefined);
+    state.declare(next.upstreams, next.file !== undefined);
     if (isOtherSnapshot && path !== undefined) {
       snapshot?.stop();
       restore(path);
@@ -133,8 +133,8 @@ export function startAgent(first: Config, log: Log): Agent {
       bytes = readSnapshotFile(path);
       if (bytes === undefined) return;
       const { savedAt, document, leftOut } = decodeSnapshot(bytes);
-      for (const [name, { peers }] of Object.entries(document.upstreams)) {
-        state.remember(name, peers);
+      for (const [name, upstream] of Object.entries(document.upstreams)) {
+        state.remember(name, upstream);
       }
       log.info(`snapshot of ${savedAt.toISOString()} read from ${path}`);
       if (leftOut.length > 0) {

@@ -1,4 +1,4 @@
-import { type Config, declaredBy } from '../config/config.ts';
+import type { Config } from '../config/config.ts';
 import { ConfigError } from '../config/error.ts';
 import { type Flags, loadConfig } from '../config/resolve.ts';
 import { createConsulClient } from '../consul/api.ts';
@@ -71,7 +71,7 @@ async function syncAll(
   // Before anything is changed: a token file may be missing.
   const clients = config.openresty.map(createAdminClient);
   const state = createState(() => {});
-  state.declare(declaredBy(config), prune);
+  state.declare(config.upstreams, prune);
   const empty = await readSources(state, config, allowEmpty, output, signal);
   for (const line of empty) output.err(`reloadless: ${line}`);
   let failed = empty.length > 0;
@@ -211,7 +211,7 @@ function keepDoubtful(document: Document, config: Config, state: State): string[
     const upstream = entry(document.upstreams, name);
     const [kind] = state.get(name)?.held?.doubts.keys() ?? [];
     if (kind === undefined || upstream?.owner !== config.owner) continue;
-    state.remember(name, upstream.peers);
+    state.remember(name, upstream);
     const count = Object.keys(upstream.peers).length;
     if (count > 0) kept.set(kind, [...(kept.get(kind) ?? []), `${name} keeps its ${count} peers`]);
   }

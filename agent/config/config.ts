@@ -1,5 +1,4 @@
 import type { SourceConfig } from '../source/source.ts';
-import type { Settings } from '../state/document.ts';
 import type { Declared } from '../state/state.ts';
 import type { Endpoint } from './address.ts';
 import type { logLevels } from './file-schema.ts';
@@ -33,11 +32,8 @@ export interface TargetConfig {
   token_file: string | undefined;
 }
 
-export interface UpstreamConfig {
+export interface UpstreamConfig extends Declared {
   source: SourceConfig;
-  /** How long the last peers are kept when it has no instance, in ms. */
-  hold_empty: number;
-  settings: Settings;
 }
 
 export interface Config {
@@ -56,13 +52,3 @@ export interface Config {
 
 /** Of `max_connections`, those that blocking queries leave to reads that must not wait. */
 export const spareConnections = 2;
-
-/** The upstreams of a configuration. */
-export function declaredBy({ upstreams }: Config): Map<string, Declared> {
-  return new Map(
-    [...upstreams].map(([name, { settings, hold_empty }]) => [
-      name,
-      { origin: 'configuration', settings, holdFor: hold_empty },
-    ]),
-  );
-}

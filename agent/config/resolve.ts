@@ -219,8 +219,9 @@ function resolveUpstream(
     return Object.fromEntries(Object.entries(written).filter(([key]) => isWanted(key)));
   };
   return {
+    origin: 'configuration',
     source: kind.configure(name, part(isOfSource)),
-    hold_empty: hold_empty * 1000,
     settings: part((key) => !isOfSource(key)) as Settings,
+    holdFor: hold_empty * 1000,
   };
 }

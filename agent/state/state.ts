@@ -1,6 +1,6 @@
 import { type PeerChanges, peerChanges } from './changes.ts';
 import type { Desired } from './desired.ts';
-import type { Peers, Settings } from './document.ts';
+import type { Peers, Settings, Upstream } from './document.ts';
 import type { Held, HoldKind, Observation, Overview } from './hold.ts';
 import * as kinds from './holds/kinds.ts';
 
@@ -11,10 +11,13 @@ export interface Declared {
   settings: Settings;
   /** How long its last peers are held, in ms. */
   holdFor: number;
+  /** It is there only while it has an instance, or while that is not known. */
+  isTransient?: boolean;
 }
 
 /** What is known of one upstream. */
-export interface Known extends Declared {
+export interface Known {
+  declared: Declared;
   /** undefined: nothing is known, so what a target has stays. */
   peers: Peers | undefined;
   /** They come from Consul; else from a snapshot or a target, and never replace live state. */
@@ -41,8 +44,14 @@ export interface State {
   readonly isKnown: boolean;
   /** Whether anything is held. */
   readonly isHolding: boolean;
-  /** Brings the upstreams in line with a set; those that stay keep what is known of them. */
-  declare(set: ReadonlyMap<string, Declared>, isKnown: boolean): void;
+  /**
+   * Brings the upstreams in line with a set; those that stay keep what is known
+   * of them.
+   *
+   * @param isKnown whether the set is whole
+   * @param isPending the rest of it is to come: until then none is forgotten
+   */
+  declare(set: ReadonlyMap<string, Declared>, isKnown: boolean, isPending?: boolean): void;
   /**
    * Takes what a source says. One with instances counts at once, even if none of
    * them may serve; a doubtful one is held, and the last peers stay.
@@ -51,8 +60,11 @@ export interface State {
    * @returns whether anything is other than before
    */
   observe(name: string, observation: Observation, now: number): boolean;
-  /** Takes over peers from a snapshot or a target, unless Consul has told us better. */
-  remember(name: string, peers: Peers): void;
+  /**
+   * Takes over what a snapshot or a target has, unless Consul has told us better.
+   * While the rest of the set is to come, each of them may be in it.
+   */
+  remember(name: string, upstream: Upstream): void;
   /** The upstreams whose held observations are to be confirmed. @param now in ms */
   due(now: number): string[];
   /**
@@ -65,6 +77,8 @@ export interface State {
    */
   confirm(name: string, held: Held, observation: Observation, now: number): void;
   get(name: string): Readonly<Known> | undefined;
+  /** Whether Consul has said, and we believe, that it has no instance. */
+  isGone(name: string): boolean;
   /** undefined: it is not to be kept. */
   desired(name: string): Desired | undefined;
   names(): Iterable<string>;
@@ -81,6 +95,8 @@ export function createState(happened: (change: Change) => void): State {
   let showing = 0;
   let shownSince: number | undefined;
   let isKnown = false;
+  let isPending = false;
+  let set: ReadonlyMap<string, Declared> = new Map();
 
   const overview = (): Overview => ({ upstreams: upstreams.size, shownSince });
 
@@ -90,6 +106,15 @@ export function createState(happened: (change: Change) => void): State {
     upstreams.delete(name);
     holding.delete(name);
     happened({ upstream: name, kind: 'withdrawn' });
+  }
+
+  function begin(name: string, declared: Declared, peers?: Peers): void {
+    upstreams.set(name, { declared, peers, live: false, shows: undefined, held: undefined });
+  }
+
+  function isGone(name: string): boolean {
+    const { live, shows, held } = upstreams.get(name) ?? {};
+    return live === true && shows === false && held === undefined;
   }
 
   function noteShown(known: Known, shows: boolean, now: number): void {
@@ -110,13 +135,19 @@ export function createState(happened: (change: Change) => void): State {
     if (last !== undefined && isSame(last, held)) return;
     known.held = held;
     holding.add(name);
+    // Nothing is kept of what was never seen.
+    if (known.declared.isTransient && known.peers === undefined) return;
     for (const kind of held.doubts.keys()) {
       if (last?.doubts.has(kind)) continue;
-      happened({ upstream: name, kind: 'held', why: kind.held(known.holdFor, overview()) });
+      happened({
+        upstream: name,
+        kind: 'held',
+        why: kind.held(known.declared.holdFor, overview()),
+      });
     }
   }
 
-  function isDue({ holdFor }: Known, { doubts }: Held, now: number): boolean {
+  function isDue({ declared: { holdFor } }: Known, { doubts }: Held, now: number): boolean {
     return [...doubts].every(([kind, since]) => kind.isDue(since, holdFor, overview(), now));
   }
 
@@ -136,17 +167,17 @@ export function createState(happened: (change: Change) => void): State {
     get isHolding() {
       return holding.size > 0;
     },
-    declare(set, known) {
-      isKnown = known;
-      for (const name of [...upstreams.keys()]) if (!set.has(name)) forget(name);
+    declare(next, known, pending = false) {
+      isKnown = known && !pending;
+      isPending = pending;
+      set = next;
+      const others = pending ? [] : [...upstreams.keys()].filter((name) => !set.has(name));
+      for (const name of others) forget(name);
       for (const [name, declared] of set) {
         const last = upstreams.get(name);
-        if (last === undefined) {
-          const nothing = { peers: undefined, live: false, shows: undefined };
-          upstreams.set(name, { ...declared, ...nothing, held: undefined });
-        } else {
-          Object.assign(last, declared);
-        }
+        if (last?.declared === declared) continue;
+        if (last === undefined) begin(name, declared);
+        else last.declared = declared;
         happened({ upstream: name, kind: 'declared' });
       }
     },
@@ -167,9 +198,11 @@ export function createState(happened: (change: Change) => void): State {
       if (isNew) happened({ upstream: name, kind: 'observed', changes });
       return isNew;
     },
-    remember(name, peers) {
+    remember(name, { owner: _, peers, ...settings }) {
       const known = upstreams.get(name);
-      if (known !== undefined && !known.live) known.peers = peers;
+      if (known?.live || (known === undefined && !isPending)) return;
+      if (set.has(name)) Object.assign(known ?? {}, { peers });
+      else begin(name, { origin: 'memory', settings, holdFor: 0 }, peers);
     },
     due(now) {
       return [...holding].filter((name) => {
@@ -186,9 +219,10 @@ export function createState(happened: (change: Change) => void): State {
         hold(name, known, { observation, doubts });
         return;
       }
+      const wasKnown = known.peers !== undefined;
       const changes = take(name, known, observation);
       const [kind] = doubts.keys();
-      if (kind === undefined) {
+      if (kind === undefined || (known.declared.isTransient && !wasKnown)) {
         happened({ upstream: name, kind: 'observed', changes });
       } else {
         const gone = changes?.removed.length ?? 0;
@@ -196,11 +230,16 @@ export function createState(happened: (change: Change) => void): State {
       }
     },
     get: (name) => upstreams.get(name),
+    isGone,
     desired(name) {
       const known = upstreams.get(name);
       if (known === undefined) return undefined;
-      const { settings, peers, live, shows } = known;
-      return { settings, peers, live, answered: shows !== undefined };
+      const { declared, peers, live, shows } = known;
+      const { settings, isTransient } = declared;
+      if (isTransient && isGone(name)) return undefined;
+      // One that was never seen is not made.
+      const answered = shows !== undefined && !(isTransient && peers === undefined);
+      return { settings, peers, live, answered };
     },
     names: () => upstreams.keys(),
     overview,

@@ -41,7 +41,8 @@ test('a service on the command line is enough', () => {
       port: undefined,
       policy: { min_health: 'warning', panic_threshold: 0 },
     },
-    hold_empty: 60_000,
+    holdFor: 60_000,
+    origin: 'configuration',
     settings: {},
   });
 });
@@ -126,7 +127,8 @@ upstreams:
       port: 'http',
       policy: { min_health: 'passing', panic_threshold: undefined },
     },
-    hold_empty: 120_000,
+    holdFor: 120_000,
+    origin: 'configuration',
     settings: {
       balance: 'hash',
       hash_key: '$remote_addr',

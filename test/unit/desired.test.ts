@@ -100,6 +100,9 @@ test('what the state has lost stays until its set of upstreams is known', () => 
   assert.equal(patch(), undefined);
   state.declare(new Map([['web', { origin: 'test', settings: {}, holdFor: 0 }]]), false);
   state.observe('web', { instances: 1, peers: now }, 0);
+  state.declare(new Map(), true, true);
+  assert.equal(state.desired('web')?.peers, now);
+  assert.deepEqual(Object.keys(patch()?.upstreams ?? {}), ['web']);
   state.declare(new Map(), false);
   assert.equal(patch(), undefined);
   state.declare(new Map(), true);

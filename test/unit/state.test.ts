@@ -78,11 +78,11 @@ test('a hold of 0 is due at once', () => {
 
 test('peers from a snapshot are held too, and Consul goes before them', () => {
   const state = tracking('web');
-  state.remember('web', one);
+  state.remember('web', { peers: one });
   answered(state, 'web', 0, {}, 0);
   assert.deepEqual(peers(state, 'web'), one);
   answered(state, 'web', 2, two, 1);
-  state.remember('web', one);
+  state.remember('web', { peers: one });
   assert.deepEqual(peers(state, 'web'), two);
 });
 
@@ -109,7 +109,7 @@ test('when all of several are empty none is believed, until one shows an instanc
 
 test('upstreams that have never answered do not vouch for the catalogue', () => {
   const state = tracking('web', 'api');
-  state.remember('web', one);
+  state.remember('web', { peers: one });
   answered(state, 'web', 0, {}, 0);
   assert.deepEqual(state.due(1e9), []);
 });
@@ -196,6 +196,86 @@ test('the same answer again neither ends nor renews what is asked about it', () 
   const held = state.get('web')?.held;
   answered(state, 'web', 0, {}, 1);
   assert.equal(state.get('web')?.held, held);
+});
+
+test('what a snapshot has is kept, with its settings, while the rest of the set is to come', () => {
+  const state = createState(() => {});
+  state.declare(new Map(), false);
+  state.remember('web', { owner: 'us', peers: one });
+  assert.equal(state.get('web'), undefined);
+  state.declare(new Map(), true, true);
+  assert.equal(state.isKnown, false);
+  state.remember('web', { owner: 'us', balance: 'random', peers: one });
+  state.remember('old', { owner: 'us', peers: one });
+  const kept = { settings: { balance: 'random' }, peers: one, live: false, answered: false };
+  assert.deepEqual(state.desired('web'), kept);
+  // A target has something newer.
+  state.remember('web', { owner: 'us', peers: two });
+  assert.deepEqual(state.desired('web'), { ...kept, settings: {}, peers: two });
+
+  state.declare(declared(['web']), true);
+  assert.deepEqual(peers(state, 'web'), two);
+  assert.deepEqual([...state.names()], ['web']);
+  state.remember('old', { peers: one });
+  assert.equal(state.get('old'), undefined);
+});
+
+test('only an upstream that is new or declared otherwise is named', () => {
+  const state = tracking();
+  const set = declared(['web', 'api']);
+  state.declare(set, true);
+  state.declare(new Map([...set, ...declared(['api', 'cart'])]), true);
+  state.declare(new Map([...set].slice(0, 1)), true);
+  assert.deepEqual(
+    state.happened.map(({ upstream, kind }) => `${upstream} ${kind}`),
+    [
+      ...['web declared', 'api declared', 'api declared', 'cart declared'],
+      ...['api withdrawn', 'cart withdrawn'],
+    ],
+  );
+});
+
+function transient(...names: string[]): State & { happened: Change[] } {
+  const state = tracking('other');
+  const set = declared(['other', ...names]);
+  state.declare(
+    new Map([...set].map(([name, one]) => [name, { ...one, isTransient: true }])),
+    true,
+  );
+  answered(state, 'other', 1, one, 0);
+  state.happened.length = 0;
+  return state;
+}
+
+test('a transient upstream is there while it has instances, and while they are held', () => {
+  const state = transient('web');
+  assert.equal(state.desired('web')?.answered, false);
+  answered(state, 'web', 1, one, 0);
+  assert.deepEqual(state.desired('web')?.peers, one);
+  answered(state, 'web', 1, {}, 1);
+  assert.deepEqual(state.desired('web')?.peers, {});
+  answered(state, 'web', 1, one, 2);
+  answered(state, 'web', 0, {}, 3);
+  assert.deepEqual(state.desired('web')?.peers, one);
+  assert.equal(state.isGone('web'), false);
+  confirm(state, 'web', 3 + minute);
+  assert.equal(state.isGone('web'), true);
+  assert.equal(state.desired('web'), undefined);
+  answered(state, 'web', 1, two, 9 * minute);
+  assert.deepEqual(state.desired('web')?.peers, two);
+});
+
+test('a transient upstream that was never seen is neither made nor held up with a word', () => {
+  const state = transient('web');
+  answered(state, 'web', 0, {}, 0);
+  // A target that has one keeps it, until it is sure.
+  assert.deepEqual([state.desired('web')?.answered, state.isGone('web')], [false, false]);
+  confirm(state, 'web', minute);
+  assert.equal(state.desired('web'), undefined);
+  assert.deepEqual(
+    state.happened.map(({ kind }) => kind),
+    ['observed', 'observed'],
+  );
 });
 
 test('an observation of an upstream that is not declared is none of ours', () => {
