@@ -8,14 +8,26 @@ import { ConsulError } from './error.ts';
 import { createTransport, type Reply, type Transport } from './http1.ts';
 import { deniedAt, type Readable } from './rights.ts';
 
-export interface HealthQuery {
-  service: string;
-  filter: string | undefined;
+export interface Query {
   consistency: Consistency;
   /** Not one of a watch: it must not wait until one of their connections is free. */
   isExtra?: boolean;
   /** Blocks until the index is higher or `wait` (in ms) has passed; absent: answers at once. */
   block?: { index: Index; wait: number };
+}
+
+export interface HealthQuery extends Query {
+  service: string;
+  filter: string | undefined;
+}
+
+/** The services that there are, with the tags that any of their instances has. */
+export type Catalogue = ReadonlyMap<string, ReadonlySet<string>>;
+
+export interface CatalogueAnswer {
+  /** undefined: the next query cannot build on it. */
+  index: Index | undefined;
+  catalogue: Catalogue;
 }
 
 export interface HealthAnswer {
@@ -35,6 +47,12 @@ export interface ConsulClient {
   /** Every instance of a service. @throws ConsulError for all but a whole, valid answer */
   health(query: HealthQuery, signal: AbortSignal): Promise<HealthAnswer>;
   /**
+   * Every service that the token may see: one that is missing may be there.
+   *
+   * @throws ConsulError for all but a whole, valid answer
+   */
+  catalogue(query: Query, signal: AbortSignal): Promise<CatalogueAnswer>;
+  /**
    * Which of these the token may not read; where Consul has no ACLs, none.
    *
    * @throws ConsulError when that cannot be asked
@@ -43,6 +61,21 @@ export interface ConsulClient {
   /** Uses the token that the file has now. @throws Error when it cannot be read */
   readToken(): void;
   close(): void;
+}
+
+type Consul = Transport['consul'];
+
+/** What is asked for. */
+interface Read {
+  send: (consul: Consul, options: object) => Promise<unknown>;
+  /** It must show all that there is. */
+  isWhole: boolean;
+  expected: 'list' | 'object';
+}
+
+interface Valid {
+  index: Index | undefined;
+  body: object;
 }
 
 /** Beyond what Consul may take, in ms. */
@@ -75,43 +108,56 @@ export function createConsulClient(config: ConsulConfig, moved: Moved = () => {}
 
   function send(
     transport: Transport,
-    query: HealthQuery,
+    read: Read,
+    { consistency, isExtra, block }: Query,
     signal: AbortSignal,
   ): Promise<Reply<unknown>> {
-    const { service, filter, consistency, block } = query;
     // Consul adds up to a sixteenth to the wait (its docs on blocking queries).
     const held = Math.ceil((block?.wait ?? 0) * (1 + 1 / 16));
     const options = {
       ...common(consistency),
-      service,
-      ...(filter === undefined ? {} : { filter }),
       ...(block === undefined ? {} : { index: String(block.index.value), wait: `${block.wait}ms` }),
       timeout: held + margin,
     };
-    return transport.call(
-      (ctx) => transport.consul.health.service({ ...options, ctx } as typeof options),
-      signal,
-      { pool: query.isExtra ? 'read' : 'watch', held, what: transport.name },
-    );
+    return transport.call((ctx) => read.send(transport.consul, { ...options, ctx }), signal, {
+      pool: isExtra ? 'read' : 'watch',
+      held,
+      what: transport.name,
+    });
   }
 
-  async function healthAt(
+  async function askAt(
     transport: Transport,
-    query: HealthQuery,
+    read: Read,
+    query: Query,
     signal: AbortSignal,
-  ): Promise<HealthAnswer> {
+  ): Promise<Valid> {
     const { block, ...atOnce } = query;
     if (block !== undefined && block.index.address !== transport.name) {
       // Another server counts otherwise, and may not know yet what is known here.
-      return healthAt(transport, { ...atOnce, consistency: 'consistent' }, signal);
+      return askAt(transport, read, { ...atOnce, consistency: 'consistent' }, signal);
     }
-    const reply = await send(transport, query, signal);
+    const reply = await send(transport, read, query, signal);
     if (query.consistency === 'stale' && isTooStale(reply)) {
-      const fresh = await send(transport, { ...atOnce, consistency: 'default' }, signal);
+      const fresh = await send(transport, read, { ...atOnce, consistency: 'default' }, signal);
       // An index of the leader would not fit the next stale answer.
-      return { ...validAnswer(fresh, transport.name), index: undefined };
+      return { ...validAnswer(fresh, read, transport.name), index: undefined };
     }
-    return validAnswer(reply, transport.name);
+    return validAnswer(reply, read, transport.name);
+  }
+
+  async function ask(read: Read, query: Query, signal: AbortSignal): Promise<Valid> {
+    const { block: _, ...atOnce } = query;
+    const look = { ...atOnce, consistency: 'consistent' as const, isExtra: true };
+    try {
+      return await addresses.ask(
+        (transport) => askAt(transport, read, query, signal),
+        (first) => askAt(first, read, look, closing.signal),
+      );
+    } catch (error) {
+      takeNewToken(error);
+      throw error;
+    }
   }
 
   /** A token may have been replaced: the next request takes the one that the file has now. */
@@ -130,18 +176,34 @@ export function createConsulClient(config: ConsulConfig, moved: Moved = () => {}
     get name() {
       return addresses.current.name;
     },
-    async health(query, signal) {
-      const { block: _, ...atOnce } = query;
-      const look = { ...atOnce, consistency: 'consistent' as const, isExtra: true };
-      try {
-        return await addresses.ask(
-          (transport) => healthAt(transport, query, signal),
-          (first) => healthAt(first, look, closing.signal),
-        );
-      } catch (error) {
-        takeNewToken(error);
-        throw error;
-      }
+    async health({ service, filter, ...query }, signal) {
+      const of = { service, ...(filter === undefined ? {} : { filter }) };
+      const { index, body } = await ask(
+        {
+          send: (consul, options) => consul.health.service({ ...options, ...of }),
+          isWhole: true,
+          expected: 'list',
+        },
+        query,
+        signal,
+      );
+      return { index, entries: body as unknown[] };
+    },
+    async catalogue(query, signal) {
+      const { index, body } = await ask(
+        {
+          send: (consul, options) => consul.catalog.service.list(options),
+          // A token may well be there for some of the services alone.
+          isWhole: false,
+          expected: 'object',
+        },
+        query,
+        signal,
+      );
+      const services = Object.entries(body).map(([name, tags]): [string, Set<string>] => {
+        return [name, new Set(Array.isArray(tags) ? tags : [])];
+      });
+      return { index, catalogue: new Map(services) };
     },
     async denied(things, signal) {
       try {
@@ -181,13 +243,15 @@ function isFiltered(headers: Reply<unknown>['headers']): boolean {
 }
 
 /** @param address where it was asked for */
-function validAnswer({ headers, body }: Reply<unknown>, address: string): HealthAnswer {
-  if (isFiltered(headers)) {
+function validAnswer({ headers, body }: Reply<unknown>, read: Read, address: string): Valid {
+  if (read.isWhole && isFiltered(headers)) {
     const why = 'the token may not see all of the answer (filtered by ACLs)';
     throw new ConsulError('consul/filtered', `${address}: ${why}`);
   }
-  if (!headers['content-type']?.startsWith('application/json') || !Array.isArray(body)) {
-    throw unusable(address, 'the answer is not a JSON list');
+  const isJson = headers['content-type']?.startsWith('application/json');
+  const isObject = typeof body === 'object' && body !== null;
+  if (!isJson || !isObject || Array.isArray(body) !== (read.expected === 'list')) {
+    throw unusable(address, `the answer is not a JSON ${read.expected}`);
   }
   const index = headers['x-consul-index'];
   if (typeof index !== 'string' || !/^\d+$/.test(index)) {
@@ -196,7 +260,7 @@ function validAnswer({ headers, body }: Reply<unknown>, address: string): Health
   const value = BigInt(index);
   // Consul could not read it back.
   if (value > maxIndex) throw unusable(address, `X-Consul-Index ${brief(index, 40)} is no index`);
-  return { index: { value: value > 0n ? value : 1n, address }, entries: body };
+  return { index: { value: value > 0n ? value : 1n, address }, body };
 }
 
 function unusable(address: string, why: string): ConsulError {
