@@ -1,6 +1,4 @@
-import type { Log } from './log.ts';
-
-type Say = (fields: { upstream: string; err?: unknown }, line: string) => void;
+type Say = (fields: { upstream: string; err?: unknown; left_out?: number }, line: string) => void;
 
 /** Takes what there is to say of one upstream. */
 export type FaultLog = Record<'debug' | 'info' | 'warn' | 'error', Say>;
@@ -9,6 +7,9 @@ export type FaultLog = Record<'debug' | 'info' | 'warn' | 'error', Say>;
 const burst = 5;
 /** From then on, in ms for each. */
 const interval = 20_000;
+
+/** So many quotas may be kept; those that are full again say nothing. */
+const most = 1000;
 
 interface Quota {
   lines: number;
@@ -23,16 +24,23 @@ interface Quota {
  *
  * @param now in ms, that never goes back
  */
-export function boundedLog(log: Log, now: () => number = () => performance.now()): FaultLog {
+export function boundedLog(log: FaultLog, now: () => number = () => performance.now()): FaultLog {
   const quotas = new Map<string, Quota>();
 
   function quotaOf(upstream: string): Quota {
     const time = now();
+    if (quotas.size > most) dropFull(time);
     const last = quotas.get(upstream) ?? { lines: burst, filledAt: time, leftOut: 0 };
     const lines = Math.min(burst, last.lines + (time - last.filledAt) / interval);
     const quota = { ...last, lines, filledAt: time };
     quotas.set(upstream, quota);
     return quota;
+  }
+
+  function dropFull(time: number): void {
+    for (const [upstream, { filledAt, leftOut }] of quotas) {
+      if (leftOut === 0 && time - filledAt >= burst * interval) quotas.delete(upstream);
+    }
   }
 
   function bounded(level: 'info' | 'warn' | 'error'): Say {
