@@ -5,6 +5,7 @@ import { readSnapshotFile, replaceFile } from './snapshot/file.ts';
 import { decodeSnapshot } from './snapshot/format.ts';
 import { guardSnapshot } from './snapshot/guard.ts';
 import { createSnapshotWriter, type SnapshotWriter } from './snapshot/writer.ts';
+import { createUpstreamSet } from './source/discover/set.ts';
 import { createSources } from './source/sources.ts';
 import { ownDocument } from './state/desired.ts';
 import type { Document } from './state/document.ts';
@@ -48,6 +49,7 @@ export function startAgent(first: Config, log: Log): Agent {
     logChange(log, change);
     // A held observation changes nothing as yet.
     if (change.kind !== 'held') changed(change.upstream);
+    set.happened(change);
   }
 
   /** @param name of the upstream of which something else is desired; undefined: of any */
@@ -59,9 +61,8 @@ export function startAgent(first: Config, log: Log): Agent {
 
   /** Peers that we do not know from Consul: what the target serves is newer than our snapshot. */
   function learnt(document: Document): void {
-    for (const [name, upstream] of Object.entries(document.upstreams)) {
-      if (upstream.owner === config.owner) state.remember(name, upstream);
-    }
+    const all = Object.entries(document.upstreams);
+    set.remember(all.filter(([, { owner }]) => owner === config.owner));
   }
 
   function openSnapshot(path: string): typeof snapshot {
@@ -99,7 +100,22 @@ export function startAgent(first: Config, log: Log): Agent {
     };
   }
 
-  const sources = createSources({ state, config: () => config, log });
+  const set = createUpstreamSet({
+    state,
+    log,
+    changed(isNew) {
+      sources.reconcile();
+      // What only a target has may be removed from now on.
+      if (isNew) changed();
+    },
+  });
+  const sources = createSources({
+    state,
+    config: () => config,
+    upstreams: () => set.upstreams,
+    catalogue: set.answered,
+    log,
+  });
   const targets = createTargets({
     state,
     learnt,
@@ -116,7 +132,7 @@ export function startAgent(first: Config, log: Log): Agent {
     config = next;
     who = identify(next);
     log.level = next.log.level;
-    state.declare(next.upstreams, next.file !== undefined);
+    set.configure(next);
     if (isOtherSnapshot && path !== undefined) {
       snapshot?.stop();
       restore(path);
@@ -133,9 +149,7 @@ export function startAgent(first: Config, log: Log): Agent {
       bytes = readSnapshotFile(path);
       if (bytes === undefined) return;
       const { savedAt, document, leftOut } = decodeSnapshot(bytes);
-      for (const [name, upstream] of Object.entries(document.upstreams)) {
-        state.remember(name, upstream);
-      }
+      set.remember(Object.entries(document.upstreams));
       log.info(`snapshot of ${savedAt.toISOString()} read from ${path}`);
       if (leftOut.length > 0) {
         const message = `snapshot ${path}: ${leftOut.length} left out, the first: ${leftOut[0]}`;

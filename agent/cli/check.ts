@@ -1,4 +1,4 @@
-import type { Config } from '../config/config.ts';
+import type { Config, DiscoverRule, UpstreamConfig } from '../config/config.ts';
 import { ConfigError } from '../config/error.ts';
 import { type Flags, loadConfig } from '../config/resolve.ts';
 import { type ConsulClient, createConsulClient } from '../consul/api.ts';
@@ -6,15 +6,28 @@ import { ConsulError } from '../consul/error.ts';
 import { type AdminClient, createAdminClient } from '../openresty/admin.ts';
 import { AdminError } from '../openresty/error.ts';
 import { identify } from '../openresty/lease.ts';
+import { createFinder, findUpstreams, listed, upstreamOf } from '../source/discover/rules.ts';
+import { subject } from '../source/discover/set.ts';
 import { describeSource, openSource, type SourceConfig } from '../source/source.ts';
 import { entry } from '../state/document.ts';
 import { reason } from '../telemetry/log.ts';
 import { columns, type Output, outputLog } from './output.ts';
 import { headline, readStatus, type Status } from './status.ts';
 
+/** What Consul says of a configuration. */
+interface Found {
+  /** By the rule that found them, their names. */
+  names: Map<DiscoverRule, string[]>;
+  upstreams: Map<string, UpstreamConfig>;
+  /** By upstream, what its source says. */
+  seen: Map<string, string>;
+  /** For the exit. */
+  code: number;
+}
+
 /**
  * Checks the configuration and prints what it would follow. Unless `offline`,
- * each source is asked once, which shows whether Consul takes its filter, and
+ * the rules of discovery are tried on the catalogue, each source is asked once, which shows whether Consul takes its filter, and
  * each target, which shows whether it takes the token.
  *
  * @returns the exit code: 1 when one did not answer, 2 when it refused a request
@@ -33,7 +46,10 @@ export async function check(flags: Flags, offline: boolean, output: Output): Pro
   }
   const found = offline ? undefined : await askForAll(client, config, output);
   client.close();
-  const rows = [...config.upstreams].map(([name, upstream]) => [
+  for (const rule of config.discover) {
+    output.out(`${rule.upstream.origin}${describeNames(found?.names.get(rule))}`);
+  }
+  const rows = [...(found?.upstreams ?? config.upstreams)].map(([name, upstream]) => [
     name,
     describeSource(upstream.source),
     found?.seen.get(name) ?? '',
@@ -84,33 +100,52 @@ function describeAgent({ agents }: Status, config: Config): string {
   return `agent of ${whose} configuration, pid ${agent.pid} on ${agent.host}, since ${agent.since}`;
 }
 
-async function askForAll(
-  client: ConsulClient,
-  config: Config,
-  output: Output,
-): Promise<{ seen: Map<string, string>; code: number }> {
-  const seen = new Map<string, string>();
-  let code = 0;
+/** @param names undefined: nobody was asked */
+function describeNames(names: string[] | undefined): string {
+  if (names === undefined) return '';
+  return names.length === 0 ? ': finds nothing' : `: finds ${names.length}: ${listed(names)}`;
+}
+
+async function askForAll(client: ConsulClient, config: Config, output: Output): Promise<Found> {
+  const { consistency = 'default', wait } = config.consul;
+  const names = new Map(config.discover.map((rule): [DiscoverRule, string[]] => [rule, []]));
+  const upstreams = new Map(config.upstreams);
+  const found: Found = { names, upstreams, seen: new Map(), code: 0 };
+
+  async function attempt(what: string, work: (signal: AbortSignal) => Promise<void>) {
+    const signal = AbortSignal.timeout(10_000);
+    try {
+      await work(signal);
+    } catch (error) {
+      if (!(error instanceof ConsulError) && error !== signal.reason) throw error;
+      output.err(`reloadless: ${what}: ${reason(error)}`);
+      const isInvalid = error instanceof ConsulError && error.code === 'consul/invalid';
+      found.code = Math.max(found.code, isInvalid ? 2 : 1);
+    }
+  }
+
+  async function discover(signal: AbortSignal): Promise<void> {
+    const { catalogue } = await client.catalogue({ consistency }, signal);
+    const finders = config.discover.map(createFinder);
+    const { matches, notes } = findUpstreams(finders, catalogue, config.upstreams);
+    for (const note of notes) output.err(`reloadless: ${subject}: ${note}`);
+    for (const [name, match] of matches) {
+      names.get(match.rule)?.push(name);
+      upstreams.set(name, upstreamOf(match));
+    }
+  }
 
   async function ask(upstream: string, source: SourceConfig): Promise<void> {
-    const { consistency = 'default', wait } = config.consul;
     const log = outputLog(output);
     const remembered = () => ({});
     const options = { upstream, config: source, client, consistency, wait, log, remembered };
     const opened = openSource(options);
-    const signal = AbortSignal.timeout(10_000);
-    try {
-      seen.set(upstream, await opened.summary(signal));
-    } catch (error) {
-      if (!(error instanceof ConsulError) && error !== signal.reason) throw error;
-      output.err(`reloadless: ${upstream}: ${reason(error)}`);
-      const isInvalid = error instanceof ConsulError && error.code === 'consul/invalid';
-      code = Math.max(code, isInvalid ? 2 : 1);
-    } finally {
-      opened.stop();
-    }
+    await attempt(upstream, async (signal) => {
+      found.seen.set(upstream, await opened.summary(signal));
+    }).finally(() => opened.stop());
   }
 
-  await Promise.all([...config.upstreams].map(([name, { source }]) => ask(name, source)));
-  return { seen, code };
+  if (config.discover.length > 0) await attempt(subject, discover);
+  await Promise.all([...upstreams].map(([name, { source }]) => ask(name, source)));
+  return found;
 }

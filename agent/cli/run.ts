@@ -18,9 +18,10 @@ export async function run(flags: Flags): Promise<number> {
   const log = createLog(config.log);
   const targets = config.openresty.map(({ endpoint }) => endpoint.name);
   const consul = config.consul.endpoints.map(({ name }) => name).join(', ');
+  const rules = config.discover.map(({ upstream }) => upstream.origin);
   log.info(
-    { upstreams: config.upstreams.size, consul, targets },
-    `watching ${[...config.upstreams.keys()].join(', ')} at ${consul} for ${targets.join(', ')}`,
+    { upstreams: config.upstreams.size, rules: rules.length, consul, targets },
+    `watching ${[...config.upstreams.keys(), ...rules].join(', ')} at ${consul} for ${targets.join(', ')}`,
   );
   const agent = startAgent(config, log);
 

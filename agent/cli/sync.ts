@@ -1,12 +1,20 @@
-import type { Config } from '../config/config.ts';
+import type { Config, UpstreamConfig } from '../config/config.ts';
 import { ConfigError } from '../config/error.ts';
 import { type Flags, loadConfig } from '../config/resolve.ts';
-import { createConsulClient } from '../consul/api.ts';
+import { type ConsulClient, createConsulClient } from '../consul/api.ts';
 import { type AdminClient, createAdminClient } from '../openresty/admin.ts';
 import { describeHolder, identify } from '../openresty/lease.ts';
 import { describe } from '../openresty/left-out.ts';
 import { push } from '../openresty/push.ts';
 import { saveSnapshot } from '../snapshot/file.ts';
+import {
+  couldHaveFound,
+  createFinder,
+  type Finder,
+  findUpstreams,
+  upstreamOf,
+} from '../source/discover/rules.ts';
+import { subject } from '../source/discover/set.ts';
 import { describeSource, openSource } from '../source/source.ts';
 import { allNames, difference, ownDocument } from '../state/desired.ts';
 import { type Document, entry } from '../state/document.ts';
@@ -28,6 +36,17 @@ export interface SyncOptions {
   exitCode: boolean;
   /** For the whole, in seconds. */
   timeout: number;
+}
+
+/** What Consul has said so far. */
+interface View {
+  config: Config;
+  options: SyncOptions;
+  consul: ConsulClient;
+  finders: Finder[];
+  /** Those of the configuration, and those that were found and have an instance. */
+  upstreams: Map<string, UpstreamConfig>;
+  state: State;
 }
 
 interface Result {
@@ -64,78 +83,103 @@ export async function sync(flags: Flags, options: SyncOptions, output: Output): 
 
 async function syncAll(
   config: Config,
-  { prune, allowEmpty, dryRun, exitCode }: SyncOptions,
+  options: SyncOptions,
   output: Output,
   signal: AbortSignal,
 ): Promise<number> {
   // Before anything is changed: a token file may be missing.
   const clients = config.openresty.map(createAdminClient);
-  const state = createState(() => {});
-  state.declare(config.upstreams, prune);
-  const empty = await readSources(state, config, allowEmpty, output, signal);
-  for (const line of empty) output.err(`reloadless: ${line}`);
-  let failed = empty.length > 0;
-  let differs = false;
-  for (const client of clients) {
-    try {
-      const result = await retry(
-        () => syncTarget(client, config, state, dryRun, output, signal),
-        signal,
-      );
-      for (const line of result.faults) output.err(`reloadless: ${line}`);
-      failed ||= result.faults.length > 0;
-      differs ||= result.differs;
-    } catch (error) {
-      signal.throwIfAborted();
-      output.err(`reloadless: ${reason(error)}`);
-      failed = true;
-    } finally {
-      client.close();
+  const consul = createConsulClient(config.consul);
+  const view: View = {
+    ...{ config, options, consul },
+    finders: config.discover.map(createFinder),
+    upstreams: new Map(config.upstreams),
+    state: createState(() => {}),
+  };
+  const { dryRun, exitCode } = options;
+  try {
+    await discover(view, output, signal);
+    const empty = await readSources(view, [...view.upstreams.keys()], output, signal);
+    for (const line of empty) output.err(`reloadless: ${line}`);
+    let failed = empty.length > 0;
+    let differs = false;
+    for (const client of clients) {
+      try {
+        const result = await retry(() => syncTarget(client, view, output, signal), signal);
+        for (const line of result.faults) output.err(`reloadless: ${line}`);
+        failed ||= result.faults.length > 0;
+        differs ||= result.differs;
+      } catch (error) {
+        signal.throwIfAborted();
+        output.err(`reloadless: ${reason(error)}`);
+        failed = true;
+      } finally {
+        client.close();
+      }
     }
+    if (config.snapshot !== undefined && !dryRun) {
+      const document = ownDocument(view.state, config.owner);
+      await saveSnapshot(config.snapshot, { savedAt: new Date(), document });
+    }
+    if (failed) return 1;
+    return dryRun && exitCode && differs ? 3 : 0;
+  } finally {
+    consul.close();
   }
-  if (config.snapshot !== undefined && !dryRun) {
-    const document = ownDocument(state, config.owner);
-    await saveSnapshot(config.snapshot, { savedAt: new Date(), document });
-  }
-  if (failed) return 1;
-  return dryRun && exitCode && differs ? 3 : 0;
+}
+
+/** Asks for the catalogue once, if there are rules. */
+async function discover(view: View, output: Output, signal: AbortSignal): Promise<void> {
+  const { config, consul, finders, upstreams } = view;
+  if (finders.length === 0) return;
+  const { consistency = 'default' } = config.consul;
+  const { catalogue } = await retry(() => consul.catalogue({ consistency }, signal), signal);
+  const { matches, notes } = findUpstreams(finders, catalogue, config.upstreams);
+  for (const note of notes) output.err(`reloadless: ${subject}: ${note}`);
+  for (const [name, match] of matches) upstreams.set(name, upstreamOf(match));
 }
 
 /**
- * Asks every source once, and once more where its answer is in doubt. Of one
- * without an instance nothing is made or unmade, unless that is allowed.
+ * Asks sources once, and once more where an answer is in doubt. Of one without
+ * an instance nothing is made or unmade, unless that is allowed; where it was
+ * discovered, it is not there.
  *
  * @returns what is wrong, one line each
  */
 async function readSources(
-  state: State,
-  config: Config,
-  allowEmpty: boolean,
+  { config, options, consul, upstreams, state }: View,
+  names: string[],
   output: Output,
   signal: AbortSignal,
 ): Promise<string[]> {
-  const client = createConsulClient(config.consul);
+  const { prune, allowEmpty } = options;
   const faults: string[] = [];
-  const sources = [...config.upstreams].map(([name, { source }]) => {
+  state.declare(upstreams, prune);
+  const sources = [...upstreams].flatMap(([name, { source, isTransient = false }]) => {
+    if (!names.includes(name)) return [];
     const { consistency = 'default', wait } = config.consul;
     const log = outputLog(output);
     const remembered = () => ({});
-    const options = { upstream: name, config: source, client, consistency, wait, log, remembered };
-    return { name, what: describeSource(source), source: openSource(options) };
+    const given = { upstream: name, config: source, consistency, wait, log, remembered };
+    const opened = openSource({ ...given, client: consul });
+    return [{ name, isTransient, what: describeSource(source), source: opened }];
   });
   try {
     await Promise.all(
-      sources.map(async ({ name, what, source }) => {
+      sources.map(async ({ name, isTransient, what, source }) => {
+        const mayBeEmpty = allowEmpty && !isTransient;
         let observation = await retry(() => source.read(signal), signal);
-        if (observation.instances === 0 && !allowEmpty) {
+        if (observation.instances === 0 && !mayBeEmpty) {
           observation = await retry(() => source.confirm(signal), signal);
         }
-        if (observation.instances > 0 || allowEmpty) {
+        if (observation.instances > 0 || mayBeEmpty) {
           state.observe(name, observation, 0);
-          return;
+        } else if (isTransient) {
+          upstreams.delete(name);
+        } else {
+          const why = await retry(() => source.summary(signal), signal);
+          faults.push(`${name}: ${what}: ${why}; --allow-empty takes it for empty`);
         }
-        const why = await retry(() => source.summary(signal), signal);
-        faults.push(`${name}: ${what}: ${why}; --allow-empty takes it for empty`);
       }),
     );
     await Promise.all(
@@ -148,22 +192,51 @@ async function readSources(
     );
   } finally {
     for (const { source } of sources) source.stop();
-    client.close();
   }
+  state.declare(upstreams, prune);
   return faults;
+}
+
+/**
+ * Before what a target has is removed, since the catalogue does not show it: asks
+ * the source of each that a rule may have found.
+ */
+async function readOthers(
+  view: View,
+  document: Document,
+  output: Output,
+  signal: AbortSignal,
+): Promise<void> {
+  const { config, finders, upstreams } = view;
+  const others: string[] = [];
+  for (const [name, { owner }] of Object.entries(document.upstreams)) {
+    if (owner !== config.owner || upstreams.has(name)) continue;
+    const match = couldHaveFound(finders, name);
+    if (match === undefined) continue;
+    upstreams.set(name, upstreamOf(match));
+    others.push(name);
+  }
+  try {
+    if (others.length > 0) await readSources(view, others, output, signal);
+  } catch (error) {
+    // So that they are asked again.
+    for (const name of others) upstreams.delete(name);
+    throw error;
+  }
 }
 
 async function syncTarget(
   client: AdminClient,
-  config: Config,
-  state: State,
-  dryRun: boolean,
+  view: View,
   output: Output,
   signal: AbortSignal,
 ): Promise<Result> {
   const mirror = await client.get(undefined, signal);
   if (mirror === undefined) return { faults: [], differs: false };
   const { document } = mirror;
+  const { config, options, state } = view;
+  const { prune, dryRun } = options;
+  if (prune) await readOthers(view, document, output, signal);
   const faults = keepDoubtful(document, config, state);
   const { patch, foreign } = difference(document, allNames(document, state), state, config.owner);
   sayUnpruned(client.name, document, config, state, output);

@@ -1,3 +1,4 @@
+import type { HealthConfig } from '../source/health/config.ts';
 import type { SourceConfig } from '../source/source.ts';
 import type { Declared } from '../state/state.ts';
 import type { Endpoint } from './address.ts';
@@ -36,6 +37,18 @@ export interface UpstreamConfig extends Declared {
   source: SourceConfig;
 }
 
+/** Which services become upstreams, and how. */
+export interface DiscoverRule {
+  /** A service must carry each of them. */
+  tags: string[];
+  /** Of its name: text in which `*` is any text, or `/regex/`. */
+  service: string;
+  /** Of the upstream, with `{service}` in it. */
+  name: string;
+  /** What each of the upstreams is, but for the service. */
+  upstream: UpstreamConfig & { source: HealthConfig };
+}
+
 export interface Config {
   /**
    * The file that it was read from. Without one it is not whole: upstreams of the
@@ -47,8 +60,14 @@ export interface Config {
   snapshot: string | undefined;
   owner: string;
   upstreams: ReadonlyMap<string, UpstreamConfig>;
+  discover: readonly DiscoverRule[];
   log: { level: (typeof logLevels)[number]; format: 'json' | 'pretty' };
 }
 
 /** Of `max_connections`, those that blocking queries leave to reads that must not wait. */
 export const spareConnections = 2;
+
+/** How many upstreams may be followed: discovery has a query of its own. */
+export function mostFollowed({ consul, discover }: Pick<Config, 'consul' | 'discover'>): number {
+  return consul.max_connections - spareConnections - (discover.length > 0 ? 1 : 0);
+}

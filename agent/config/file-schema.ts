@@ -1,4 +1,6 @@
 import { z } from 'zod';
+import { isPattern } from '../source/discover/pattern.ts';
+import { keys as healthKeys } from '../source/health/config.ts';
 import { type SourceConfig, sourceKinds } from '../source/source.ts';
 import { entry } from '../state/document.ts';
 import * as field from '../state/field-checks.ts';
@@ -95,6 +97,47 @@ const upstreams = z.preprocess(
   z.record(z.string().refine(field.isUpstreamName, field.upstreamName), upstreamOrNothing),
 );
 
+/** The placeholder stands for any name that an upstream may have. */
+function isNameTemplate(value: unknown): boolean {
+  const parts = String(value).split('{service}');
+  return typeof value === 'string' && parts.length === 2 && field.isUpstreamName(parts.join('x'));
+}
+
+const discoverRule = z
+  .strictObject({
+    ...healthKeys,
+    tag: anyText.exactOptional(),
+    service: field
+      .expected<string>(
+        (value) => typeof value === 'string' && isPattern(value),
+        'a name in which * is any text, or a /regex/',
+      )
+      .exactOptional(),
+    name: field
+      .expected<string>(isNameTemplate, 'a name with {service} in it once, of A-Z a-z 0-9 . _ -')
+      .exactOptional(),
+    hold_empty: duration.exactOptional(),
+    ...field.settings(duration),
+  })
+  .refine(
+    ({ tag, service, filter }) => (tag ?? service ?? filter) !== undefined,
+    "a rule: it needs a tag, a service ('*' is any) or a filter",
+  )
+  .refine(field.hasHashKey, field.hashKeyMissing);
+
+const discoverRules = z.array(discoverRule).min(1, 'a rule or a list of rules');
+
+/** One rule may stand without a list. */
+const discover = z.unknown().transform((value, context) => {
+  const { data, error } = Array.isArray(value)
+    ? discoverRules.safeParse(value)
+    : discoverRule.transform((rule) => [rule]).safeParse(value);
+  if (data !== undefined) return data;
+  const issues = error.issues.map((issue) => ({ ...issue, input: value }));
+  context.issues.push(...(issues as typeof context.issues));
+  return z.NEVER;
+});
+
 export const logLevels = ['debug', 'info', 'warn', 'error'] as const;
 
 /** `reloadless.yml` as it is written; what is absent takes its default later. */
@@ -107,6 +150,7 @@ export const fileSchema = z.strictObject({
   snapshot: anyText.exactOptional(),
   owner: field.owner.exactOptional(),
   upstreams: upstreams.exactOptional(),
+  discover: discover.exactOptional(),
   log: z
     .strictObject({
       level: field.oneOf(...logLevels).exactOptional(),
@@ -117,3 +161,4 @@ export const fileSchema = z.strictObject({
 
 export type FileConfig = z.infer<typeof fileSchema>;
 export type UpstreamFileConfig = z.infer<typeof upstream>;
+export type DiscoverFileRule = z.infer<typeof discoverRule>;

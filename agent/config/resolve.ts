@@ -1,5 +1,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { placeholder } from '../source/discover/rules.ts';
+import type { HealthConfig } from '../source/health/config.ts';
 import { sourceKinds } from '../source/source.ts';
 import type { Settings } from '../state/document.ts';
 import { isUpstreamName, upstreamName } from '../state/field-checks.ts';
@@ -7,6 +9,8 @@ import { type Endpoint, isLoopback, parseEndpoint } from './address.ts';
 import {
   type Config,
   type ConsulConfig,
+  type DiscoverRule,
+  mostFollowed,
   spareConnections,
   type TargetConfig,
   type UpstreamConfig,
@@ -14,7 +18,12 @@ import {
 import { type ConsulEnvironment, consulEnvironment } from './environment.ts';
 import { ConfigError } from './error.ts';
 import { readConfigFile } from './file.ts';
-import { defaultKind, type FileConfig, type UpstreamFileConfig } from './file-schema.ts';
+import {
+  type DiscoverFileRule,
+  defaultKind,
+  type FileConfig,
+  type UpstreamFileConfig,
+} from './file-schema.ts';
 
 /** What a command line may say; undefined where it says nothing. */
 export interface Flags {
@@ -94,15 +103,22 @@ export function resolveConfig(
     snapshot: flags.snapshot ?? file.snapshot,
     owner: file.owner ?? 'reloadless',
     upstreams: resolveUpstreams(flags.service ?? [], file.upstreams ?? {}),
+    discover: (file.discover ?? []).map(resolveRule),
     log: {
       level: flags.logLevel ?? file.log?.level ?? 'info',
       format: flags.logFormat ?? file.log?.format ?? 'json',
     },
   };
-  const { upstreams, consul } = config;
-  if (upstreams.size > consul.max_connections - spareConnections) {
+  const { upstreams, discover, consul } = config;
+  if (upstreams.size === 0 && discover.length === 0) {
     throw new ConfigError(
-      `upstreams: ${upstreams.size} services need as many connections to Consul and ` +
+      'no upstream is configured: give --service NAME, or upstreams or discover in -c FILE',
+    );
+  }
+  if (upstreams.size > mostFollowed(config)) {
+    const one = discover.length > 0 ? ', discovery one' : '';
+    throw new ConfigError(
+      `upstreams: ${upstreams.size} services need as many connections to Consul${one} and ` +
         `${spareConnections} to spare, but consul.max_connections is ${consul.max_connections}`,
     );
   }
@@ -201,12 +217,23 @@ function resolveUpstreams(
     }
     if (!upstreams.has(service)) upstreams.set(service, resolveUpstream(service, {}));
   }
-  if (upstreams.size === 0) {
-    throw new ConfigError(
-      'no upstream is configured: give --service NAME, or upstreams in -c FILE',
-    );
-  }
   return upstreams;
+}
+
+function resolveRule({
+  tag,
+  service = '*',
+  name = placeholder,
+  ...written
+}: DiscoverFileRule): DiscoverRule {
+  const tags = [...(tag === undefined ? [] : [tag]), ...(written.tags ?? [])];
+  const terms = tags.map((one) => `tag ${one}`);
+  if (service !== '*' || tags.length === 0) terms.push(`service ${service}`);
+  if (written.filter !== undefined) terms.push(`filter ${written.filter}`);
+  const upstream = resolveUpstream('', { ...written, tags } as UpstreamFileConfig);
+  const source = upstream.source as HealthConfig;
+  const origin = `discover: ${terms.join(', ')}`;
+  return { tags, service, name, upstream: { ...upstream, source, origin, isTransient: true } };
 }
 
 function resolveUpstream(

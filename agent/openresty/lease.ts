@@ -57,10 +57,11 @@ const since = new Date().toISOString();
  * Two configurations that want the same of the same Consul are one: their agents
  * may run side by side.
  */
-export function identify({ consul, owner, upstreams }: Config): Owner {
+export function identify({ consul, owner, upstreams, discover }: Config): Owner {
   const { endpoints, datacenter, namespace } = consul;
   const addresses = endpoints.map(({ name }) => name).join(' ');
-  const wanted = [addresses, datacenter, namespace, owner, [...upstreams].toSorted()];
+  const set = [[...upstreams].toSorted(), discover];
+  const wanted = [addresses, datacenter, namespace, owner, ...set];
   const id = createHash('sha256').update(JSON.stringify(wanted)).digest('hex').slice(0, 32);
   return { owner, identity: { id, host: hostname(), pid: process.pid, since } };
 }

@@ -1,10 +1,18 @@
-import type { Config, ConsulConfig } from '../config/config.ts';
-import { type ConsulClient, createConsulClient } from '../consul/api.ts';
+import {
+  type Config,
+  type ConsulConfig,
+  mostFollowed,
+  type UpstreamConfig,
+} from '../config/config.ts';
+import { type Catalogue, type ConsulClient, createConsulClient } from '../consul/api.ts';
 import type { Observation } from '../state/hold.ts';
 import type { State } from '../state/state.ts';
 import { boundedLog } from '../telemetry/bounded.ts';
 import type { Log } from '../telemetry/log.ts';
 import { createOutage } from '../telemetry/outage.ts';
+import { listed } from './discover/rules.ts';
+import { subject } from './discover/set.ts';
+import { type Following, follow } from './follow.ts';
 import { createSettler } from './settle.ts';
 import { openSource, type Source } from './source.ts';
 
@@ -12,6 +20,10 @@ interface SourcesOptions {
   /** Hears what they say. */
   state: State;
   config: () => Config;
+  /** Whose sources are followed, the most important first. */
+  upstreams: () => ReadonlyMap<string, UpstreamConfig>;
+  /** Hears what the catalogue shows. @returns whether that was anything other than before */
+  catalogue: (catalogue: Catalogue) => boolean;
   log: Log;
 }
 
@@ -23,6 +35,8 @@ interface Sources {
    * @throws Error when a token or a TLS file cannot be read; then nothing has changed
    */
   prepare(consul: ConsulConfig): () => void;
+  /** Follows the upstreams that there are now, and no other; those that stay go on. */
+  reconcile(): void;
   stop(): void;
 }
 
@@ -34,11 +48,14 @@ interface Followed {
   abort: AbortController;
 }
 
-/** Follows the source of each configured upstream. */
-export function createSources({ state, config, log }: SourcesOptions): Sources {
+/** Follows the source of each upstream, and the catalogue where there are rules of discovery. */
+export function createSources(options: SourcesOptions): Sources {
+  const { state, config, log } = options;
   let client: ConsulClient | undefined;
   let clientKey = '';
   const followed = new Map<string, Followed>();
+  const beyond = createBeyond(log);
+  let catalogue: { key: string; following: Following<Catalogue> } | undefined;
   const faults = boundedLog(log);
   const outage = createOutage(faults);
   const now = () => performance.now();
@@ -76,8 +93,40 @@ export function createSources({ state, config, log }: SourcesOptions): Sources {
     settler.forget(name);
   }
 
+  function reconcileCatalogue(): void {
+    const { discover, consul } = config();
+    const key = discover.length > 0 ? clientKey : undefined;
+    if (catalogue?.key === key || client === undefined) return;
+    catalogue?.following.stop();
+    catalogue = undefined;
+    outage.forget(subject);
+    if (key === undefined) return;
+    const { catalogue: ask } = client;
+    const following = follow<Catalogue>({
+      upstream: subject,
+      async ask(question, signal) {
+        const consistency = consul.consistency ?? 'stale';
+        const answer = await ask({ consistency, ...question }, signal);
+        return { index: answer.index, content: answer.catalogue };
+      },
+      use(content) {
+        if (catalogue?.following !== following) return false;
+        outage.answered(subject);
+        return options.catalogue(content);
+      },
+      failed: (error) => outage.failed(subject, error),
+      wait: consul.wait,
+      log: faults,
+    });
+    catalogue = { key, following };
+  }
+
   function reconcile(): void {
-    const { upstreams, consul } = config();
+    reconcileCatalogue();
+    const { consul } = config();
+    const upstreams = options.upstreams();
+    const most = mostFollowed(config());
+    const left: string[] = [];
     const keyOf = (source: unknown) => JSON.stringify([source, clientKey]);
     for (const [name, one] of followed) {
       const upstream = upstreams.get(name);
@@ -85,6 +134,10 @@ export function createSources({ state, config, log }: SourcesOptions): Sources {
     }
     for (const [name, upstream] of upstreams) {
       if (followed.has(name) || client === undefined) continue;
+      if (followed.size >= most) {
+        left.push(name);
+        continue;
+      }
       const source = openSource({
         upstream: name,
         config: upstream.source,
@@ -100,6 +153,7 @@ export function createSources({ state, config, log }: SourcesOptions): Sources {
         failed: (error) => outage.failed(name, error),
       });
     }
+    beyond(left, consul.max_connections);
   }
 
   return {
@@ -118,10 +172,26 @@ export function createSources({ state, config, log }: SourcesOptions): Sources {
         last?.close();
       };
     },
+    reconcile,
     stop() {
       settler.stop();
+      catalogue?.following.stop();
       for (const [name, one] of followed) stop(name, one);
       client?.close();
     },
+  };
+}
+
+/** @returns a function that says which upstreams there are no connections for, once */
+function createBeyond(log: Log): (names: string[], connections: number) => void {
+  let said = new Set<string>();
+  return (names, connections) => {
+    if (names.some((name) => !said.has(name))) {
+      const which = `${names.length} services are not followed, and keep their last peers`;
+      const why = `consul.max_connections (${connections}) leaves no more queries`;
+      log.error({ upstreams: names }, `${which}: ${listed(names)}: ${why}`);
+    }
+    if (names.length === 0 && said.size > 0) log.info('all services are followed again');
+    said = new Set(names);
   };
 }

@@ -229,7 +229,6 @@ const refused: [string, string][] = [
     'upstreams.web.max_fails: 70000 is not an integer from 0 to 65535',
   ],
   ['upstreams: { web: { source: kv } }', 'upstreams.web.source: "kv" is not one of health'],
-  ['discover: { tag: reloadless }', 'discover: not a key that can be set here'],
   ['metrics: 127.0.0.1:9411', 'metrics: not a key that can be set here'],
   [
     'upstreams: { web: { hold_empty: 1 minute } }',
@@ -375,6 +374,44 @@ test('addresses that cannot be used are named with where they come from', () => 
     refusal(`{ openresty: [{ address: '' }], ${web} }`),
     /^reloadless\.yml:1: openresty\.0\.address: "" is not http:/,
   );
+});
+
+const badRules: [string, string][] = [
+  ['{}', "discover: {} is not a rule: it needs a tag, a service ('*' is any) or a filter"],
+  ['[]', 'discover: [] is not a rule or a list of rules'],
+  ['web', 'discover: "web" is not a mapping of names to values'],
+  [
+    '[{ tag: a }, { tag: 1 }]',
+    'discover.1.tag: 1 is not a string of 1 to 4096 bytes without control characters',
+  ],
+  ['{ tag: a, source: health }', 'discover.source: not a key that can be set here'],
+  ['{ tag: a, balance: none }', 'discover.balance: "none" is not one of'],
+  ['[{ tag: a, balance: hash }]', 'discover.0.hash_key: missing, expected what to hash'],
+  [
+    "{ service: '/(/' }",
+    'discover.service: "/(/" is not a name in which * is any text, or a /regex/',
+  ],
+  ['{ tag: a, name: web }', 'discover.name: "web" is not a name with {service} in it once'],
+  ["{ tag: a, name: '{service}-{service}' }", 'discover.name: "{service}-{service}" is not a name'],
+  ["{ tag: a, name: 'a b{service}' }", 'discover.name: "a b{service}" is not a name'],
+];
+
+for (const [yaml, message] of badRules) {
+  test(`refused: discover: ${yaml}`, () => {
+    const said = refusal(`{ discover: ${yaml} }`);
+    assert.equal(
+      said.slice(0, `reloadless.yml:1: ${message}`.length),
+      `reloadless.yml:1: ${message}`,
+    );
+  });
+}
+
+test('rules of discovery stand alone or in a list, and leave one connection less', () => {
+  const one = load('discover: { tag: a, hold_empty: 5s }').discover;
+  assert.deepEqual(load('discover: [{ tag: a, hold_empty: 5s }]').discover, one);
+  assert.equal(one[0]?.upstream.holdFor, 5000);
+  const service = Array.from({ length: 88 }, (_, i) => `s${i}`);
+  assert.match(refusal('discover: { tag: a }', { service }), /discovery one and 2 to spare/);
 });
 
 test('no upstream, and more than there are connections for with two to spare, are refused', () => {
