@@ -1,5 +1,5 @@
 import { ConsulError } from './error.ts';
-import type { Transport } from './http1.ts';
+import type { Transport } from './transport.ts';
 
 /** The addresses of one Consul, of which one is asked. */
 export interface Addresses {

@@ -5,8 +5,9 @@ import { readToken } from '../util/token-file.ts';
 import { createAddresses, type Moved } from './addresses.ts';
 import type { Index } from './blocking-query.ts';
 import { ConsulError } from './error.ts';
-import { createTransport, type Reply, type Transport } from './http1.ts';
+import { createHttp1 } from './http1.ts';
 import { deniedAt, type Readable } from './rights.ts';
+import { pathOf, type Reply, type Transport } from './transport.ts';
 
 export interface Query {
   consistency: Consistency;
@@ -63,11 +64,11 @@ export interface ConsulClient {
   close(): void;
 }
 
-type Consul = Transport['consul'];
-
 /** What is asked for. */
 interface Read {
-  send: (consul: Consul, options: object) => Promise<unknown>;
+  /** Behind `/v1`. */
+  path: string;
+  filter?: string | undefined;
   /** It must show all that there is. */
   isWhole: boolean;
   expected: 'list' | 'object';
@@ -93,37 +94,27 @@ const maxStale = 10_000;
  * @throws Error when the token or a TLS file cannot be read
  */
 export function createConsulClient(config: ConsulConfig, moved: Moved = () => {}): ConsulClient {
-  const transports = config.endpoints.map((endpoint) => createTransport(endpoint, config));
+  const transports = config.endpoints.map((endpoint) => createHttp1(endpoint, config));
   const addresses = createAddresses(transports, moved);
   const closing = new AbortController();
   let token = currentToken(config);
-
-  function common(consistency: Consistency) {
-    return {
-      ...(token === undefined ? {} : { token }),
-      ...(config.datacenter === undefined ? {} : { dc: config.datacenter }),
-      ...(consistency === 'default' ? {} : { [consistency]: true }),
-    };
-  }
 
   function send(
     transport: Transport,
     read: Read,
     { consistency, isExtra, block }: Query,
     signal: AbortSignal,
-  ): Promise<Reply<unknown>> {
+  ): Promise<Reply> {
     // Consul adds up to a sixteenth to the wait (its docs on blocking queries).
     const held = Math.ceil((block?.wait ?? 0) * (1 + 1 / 16));
-    const options = {
-      ...common(consistency),
+    const path = pathOf(read.path, config, {
+      ...(consistency === 'default' ? {} : { [consistency]: '1' }),
+      filter: read.filter,
       ...(block === undefined ? {} : { index: String(block.index.value), wait: `${block.wait}ms` }),
-      timeout: held + margin,
-    };
-    return transport.call((ctx) => read.send(transport.consul, { ...options, ctx }), signal, {
-      pool: isExtra ? 'read' : 'watch',
-      held,
-      what: transport.name,
     });
+    const pool = isExtra ? 'read' : 'watch';
+    const rest = { token, pool, held, timeout: held + margin, what: transport.name } as const;
+    return transport.ask({ method: 'GET', path, ...rest }, signal);
   }
 
   async function askAt(
@@ -177,29 +168,15 @@ export function createConsulClient(config: ConsulConfig, moved: Moved = () => {}
       return addresses.current.name;
     },
     async health({ service, filter, ...query }, signal) {
-      const of = { service, ...(filter === undefined ? {} : { filter }) };
-      const { index, body } = await ask(
-        {
-          send: (consul, options) => consul.health.service({ ...options, ...of }),
-          isWhole: true,
-          expected: 'list',
-        },
-        query,
-        signal,
-      );
+      const path = `/health/service/${encodeURIComponent(service)}`;
+      const read = { path, filter, isWhole: true, expected: 'list' } as const;
+      const { index, body } = await ask(read, query, signal);
       return { index, entries: body as unknown[] };
     },
     async catalogue(query, signal) {
-      const { index, body } = await ask(
-        {
-          send: (consul, options) => consul.catalog.service.list(options),
-          // A token may well be there for some of the services alone.
-          isWhole: false,
-          expected: 'object',
-        },
-        query,
-        signal,
-      );
+      // A token may well be there for some of the services alone.
+      const read = { path: '/catalog/services', isWhole: false, expected: 'object' } as const;
+      const { index, body } = await ask(read, query, signal);
       const services = Object.entries(body).map(([name, tags]): [string, Set<string>] => {
         return [name, new Set(Array.isArray(tags) ? tags : [])];
       });
@@ -232,18 +209,18 @@ function currentToken({ token_file, token }: ConsulConfig): string | undefined {
  * modes). An answer of the streaming backend, which every blocking one of Consul
  * 1.10 and newer is, says nothing of either: docs/discoveries/consul-streaming.md.
  */
-function isTooStale({ headers }: Reply<unknown>): boolean {
+function isTooStale({ headers }: Reply): boolean {
   if (headers['x-consul-query-backend'] === 'streaming') return false;
   if (headers['x-consul-knownleader'] === 'false') return true;
   return Number(headers['x-consul-lastcontact'] ?? 0) > maxStale;
 }
 
-function isFiltered(headers: Reply<unknown>['headers']): boolean {
+function isFiltered(headers: Reply['headers']): boolean {
   return headers['x-consul-results-filtered-by-acls'] === 'true';
 }
 
 /** @param address where it was asked for */
-function validAnswer({ headers, body }: Reply<unknown>, read: Read, address: string): Valid {
+function validAnswer({ headers, body }: Reply, read: Read, address: string): Valid {
   if (read.isWhole && isFiltered(headers)) {
     const why = 'the token may not see all of the answer (filtered by ACLs)';
     throw new ConsulError('consul/filtered', `${address}: ${why}`);

@@ -115,7 +115,7 @@ function describe(
     // Up to 1.8 Consul closes a connection above its limit without a word.
     return ['consul/closed', `${why} (is http_max_conns_per_client reached?)`];
   }
-  const plain = message.replace(/^(consul: |health\.service: )+/, '');
+  const plain = message.replace(/^consul: /, '');
   return ['consul/unreachable', plain || code || 'no connection'];
 }
 

@@ -8,58 +8,7 @@ import type { Endpoint } from '../config/address.ts';
 import { type ConsulConfig, spareConnections } from '../config/config.ts';
 import { ConfigError } from '../config/error.ts';
 import { answeredError, atOnce, type Failure, failedError, type RequestError } from './error.ts';
-
-/**
- * The `consul` package with what its types leave out and its faults kept away
- * from the rest: cancelling, response headers, unix sockets, the namespace
- * (which it drops), IPv6 addresses and answers that are cut off (for which it waits for ever).
- */
-export interface Transport {
-  /** How a message calls it. */
-  name: string;
-  consul: Consul;
-  /** For what the package has no function. */
-  send(method: 'get' | 'post', path: string, request: Sent): Promise<unknown>;
-  /**
-   * Runs one call of the package, ended by the signal. One whose connection was
-   * closed while it was idle is made again.
-   *
-   * @throws ConsulError when it fails, the signal's reason when that ended it;
-   *   an error of ours stays what it is
-   */
-  call<T>(
-    request: (ctx: EventEmitter) => Promise<unknown>,
-    signal: AbortSignal,
-    options: CallOptions,
-  ): Promise<Reply<T>>;
-  close(): void;
-}
-
-export interface CallOptions {
-  pool: Pool;
-  /** How long Consul may hold it, in ms. */
-  held: number;
-  /** To begin the message of an error with. */
-  what: string;
-}
-
-export interface Sent {
-  headers: Record<string, string>;
-  query: Record<string, string>;
-  /** Sent as JSON; undefined: none. */
-  body: unknown;
-  /** In ms. */
-  timeout: number;
-  ctx: EventEmitter;
-}
-
-export interface Reply<T> {
-  headers: http.IncomingHttpHeaders;
-  body: T;
-}
-
-/** Which connections a call may use: those of watches, or those kept free for other reads. */
-export type Pool = 'watch' | 'read';
+import { type Pool, parseOrText, type Reply, type Request, type Transport } from './transport.ts';
 
 interface Exchange {
   ctx?: { pool?: Pool };
@@ -70,30 +19,32 @@ interface Exchange {
 /** What the package has from the HTTP client that it is made of. */
 interface HttpClient {
   _ext(event: 'onRequest', hook: (exchange: Exchange, next: () => void) => void): void;
-  _get(request: object): Promise<http.IncomingMessage & { body: unknown }>;
+  _get(request: object): Promise<Answer>;
   _post: HttpClient['_get'];
 }
 
-/** @throws ConfigError when a TLS file cannot be used */
-export function createTransport(endpoint: Endpoint, config: ConsulConfig): Transport {
+type Answer = http.IncomingMessage & { body: unknown };
+
+/**
+ * Sends requests with the `consul` package, whose faults it keeps away from the
+ * rest: unix sockets that its types leave out, IPv6 addresses, and answers that
+ * are cut off, for which it waits for ever.
+ *
+ * @throws ConfigError when a TLS file cannot be used
+ */
+export function createHttp1(endpoint: Endpoint, config: ConsulConfig): Transport {
   const { url, socketPath } = endpoint;
   const agents = createAgents(endpoint, config);
   /** Of the errors of requests: what else throws is a fault of ours. */
   const failures = new WeakMap<Error, Failure>();
   const options = {
     baseUrl: `${url}/v1`,
-    // An error of a proxy may call itself JSON and not be it: then it is text.
     decoders: { 'application/json': parseOrText },
     ...(socketPath === undefined ? {} : { socketPath }),
   };
   const consul = new Consul(options as ConstructorParameters<typeof Consul>[0]);
   const client = consul as unknown as HttpClient;
   client._ext('onRequest', (exchange, next) => {
-    if (config.namespace !== undefined) {
-      const { path } = exchange.req;
-      const separator = path.includes('?') ? '&' : '?';
-      exchange.req.path = `${path}${separator}ns=${encodeURIComponent(config.namespace)}`;
-    }
     // A URL has an IPv6 address in brackets, a socket takes it without.
     const host = exchange.req.hostname;
     if (host?.startsWith('[')) exchange.req.hostname = host.slice(1, -1);
@@ -102,17 +53,15 @@ export function createTransport(endpoint: Endpoint, config: ConsulConfig): Trans
     next();
   });
 
-  async function callOnce<T>(
-    request: (ctx: EventEmitter) => Promise<unknown>,
-    signal: AbortSignal,
-    pool: Pool,
-  ): Promise<Reply<T>> {
-    const ctx = Object.assign(new EventEmitter(), { includeResponse: true, pool });
+  async function askOnce(request: Request, signal: AbortSignal): Promise<Reply> {
+    const { path, token, body, timeout, pool } = request;
+    const ctx = Object.assign(new EventEmitter(), { pool });
     const cancel = () => ctx.emit('cancel');
     signal.addEventListener('abort', cancel, { once: true });
+    const headers = token === undefined ? {} : { 'x-consul-token': token };
+    const send = request.method === 'GET' ? '_get' : '_post';
     try {
-      const [response, body] = (await request(ctx)) as [http.IncomingMessage, T];
-      return { headers: response.headers, body };
+      return await client[send]({ path, headers, body, type: 'json', timeout, ctx });
     } finally {
       signal.removeEventListener('abort', cancel);
     }
@@ -120,18 +69,14 @@ export function createTransport(endpoint: Endpoint, config: ConsulConfig): Trans
 
   return {
     name: `Consul at ${endpoint.name}`,
-    consul,
-    async send(method, path, request) {
-      const response = await client[`_${method}`]({ ...request, path, type: 'json' });
-      return [response, response.body];
-    },
-    async call(request, signal, { pool, held, what }) {
+    async ask(request, signal) {
       signal.throwIfAborted();
-      // As many calls as there are services may end with one signal.
+      // As many requests as there are services may end with one signal.
       setMaxListeners(0, signal);
+      const { what, held } = request;
       for (;;) {
         try {
-          return await callOnce(request, signal, pool);
+          return await askOnce(request, signal);
         } catch (error) {
           signal.throwIfAborted();
           const { isResponse, response } = error as RequestError;
@@ -172,15 +117,6 @@ function createAgents(
 function openConnections(agents: Record<Pool, http.Agent>): number {
   const sockets = Object.values(agents).flatMap((agent) => Object.values(agent.sockets).flat());
   return sockets.length;
-}
-
-function parseOrText(body: Buffer | string): unknown {
-  const text = body.toString();
-  try {
-    return JSON.parse(text);
-  } catch {
-    return text;
-  }
 }
 
 /** @throws ConfigError when a file cannot be read or used */

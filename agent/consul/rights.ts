@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import type { ConsulConfig } from '../config/config.ts';
 import { ConsulError } from './error.ts';
-import type { Transport } from './http1.ts';
+import { pathOf, type Request, type Transport } from './transport.ts';
 
 /** What a token may be allowed to read. */
 export interface Readable {
@@ -27,22 +27,18 @@ const nobody = `nobody-${randomBytes(8).toString('hex')}`;
  */
 export async function deniedAt(
   transport: Transport,
-  { datacenter, namespace }: ConsulConfig,
+  config: ConsulConfig,
   token: string | undefined,
   things: Readable[],
   signal: AbortSignal,
 ): Promise<Readable[]> {
-  const headers = token === undefined ? {} : { 'x-consul-token': token };
-  const query = datacenter === undefined ? {} : { dc: datacenter };
+  const { namespace } = config;
 
-  async function send(method: 'get' | 'post', path: string, body?: unknown): Promise<unknown> {
-    const what = `${transport.name}: ${method.toUpperCase()} /v1${path}`;
-    const reply = await transport.call(
-      (ctx) => transport.send(method, path, { headers, query, body, timeout, ctx }),
-      signal,
-      { pool: 'read', held: 0, what },
-    );
-    return reply.body;
+  async function send(method: Request['method'], path: string, body?: unknown): Promise<unknown> {
+    const what = `${transport.name}: ${method} /v1${path}`;
+    const whole = pathOf(path, config);
+    const rest = { token, body, timeout, held: 0, pool: 'read', what } as const;
+    return (await transport.ask({ method, path: whole, ...rest }, signal)).body;
   }
 
   async function deniedOf(some: Readable[]): Promise<Readable[]> {
@@ -53,7 +49,7 @@ export async function deniedAt(
       Access: 'read',
       ...(namespace === undefined ? {} : { Namespace: namespace }),
     }));
-    const answers = await send('post', path, rights);
+    const answers = await send('POST', path, rights);
     if (!Array.isArray(answers) || answers.length !== some.length) {
       const why = 'the answer is not what was asked for';
       throw new ConsulError('consul/unusable', `${transport.name}: POST /v1${path}: ${why}`);
@@ -68,7 +64,7 @@ export async function deniedAt(
         ? `/config/service-defaults/${encodeURIComponent(name)}`
         : `/coordinate/node/${encodeURIComponent(name === '' ? nobody : name)}`;
     try {
-      await send('get', path);
+      await send('GET', path);
       return false;
     } catch (error) {
       if (!(error instanceof ConsulError)) throw error;

@@ -1,0 +1,68 @@
+import type { IncomingHttpHeaders } from 'node:http';
+import type { ConsulConfig } from '../config/config.ts';
+
+/** Which share of the connections a request may use: that of watches, or what is kept free for other reads. */
+export type Pool = 'watch' | 'read';
+
+/** All that a request says, however it is sent. */
+export interface Request {
+  method: 'GET' | 'POST';
+  /** Behind `/v1`, with its query. */
+  path: string;
+  token: string | undefined;
+  /** Sent as JSON; undefined: none. */
+  body?: unknown;
+  pool: Pool;
+  /** How long Consul may hold it, in ms. */
+  held: number;
+  /** For the whole answer, in ms. */
+  timeout: number;
+  /** To begin the message of an error with. */
+  what: string;
+}
+
+export interface Reply {
+  headers: IncomingHttpHeaders;
+  /** JSON where the answer says that it is, else its text; undefined: none. */
+  body: unknown;
+}
+
+/** One address of Consul. */
+export interface Transport {
+  /** How a message calls it. */
+  readonly name: string;
+  /**
+   * Sends one request. What Consul cannot have seen, since its connection was
+   * closed while it was idle, is sent again.
+   *
+   * @throws ConsulError when it fails, the signal's reason when that ended it;
+   *   an error of ours stays what it is
+   */
+  ask(request: Request, signal: AbortSignal): Promise<Reply>;
+  close(): void;
+}
+
+/**
+ * A path with its query, in the configured datacenter and namespace.
+ *
+ * @param query a parameter that is undefined is left out
+ */
+export function pathOf(
+  path: string,
+  { datacenter, namespace }: Pick<ConsulConfig, 'datacenter' | 'namespace'>,
+  query: Record<string, string | undefined> = {},
+): string {
+  const all = Object.entries({ ...query, dc: datacenter, ns: namespace });
+  const given = all.filter((pair): pair is [string, string] => pair[1] !== undefined);
+  return given.length === 0 ? path : `${path}?${new URLSearchParams(given)}`;
+}
+
+/** An error of a proxy may call itself JSON and not be it: then it is text. */
+export function parseOrText(body: Buffer | string): unknown {
+  const text = body.toString();
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}
