@@ -67,7 +67,23 @@ export interface Config {
 /** Of `max_connections`, those that blocking queries leave to reads that must not wait. */
 export const spareConnections = 2;
 
+/** What Consul takes on one connection that speaks HTTP/2; more are not used, whatever a server takes. */
+export const streamsPerConnection = 250;
+
+/** Of the streams of one connection, those for watches: some are kept free, as connections are. */
+export function watchesOn(streams: number): number {
+  return Math.max(1, streams - spareConnections);
+}
+
+/** So many watches the connections of the budget carry at best. Over TLS, Consul speaks HTTP/2. */
+export function mostWatches({ endpoints, max_connections }: ConsulConfig): number {
+  const isTls = endpoints.every(({ url }) => url.startsWith('https:'));
+  return isTls
+    ? max_connections * watchesOn(streamsPerConnection)
+    : max_connections - spareConnections;
+}
+
 /** How many upstreams may be followed: discovery has a query of its own. */
 export function mostFollowed({ consul, discover }: Pick<Config, 'consul' | 'discover'>): number {
-  return consul.max_connections - spareConnections - (discover.length > 0 ? 1 : 0);
+  return mostWatches(consul) - (discover.length > 0 ? 1 : 0);
 }

@@ -11,9 +11,10 @@ import {
   type ConsulConfig,
   type DiscoverRule,
   mostFollowed,
-  spareConnections,
+  streamsPerConnection,
   type TargetConfig,
   type UpstreamConfig,
+  watchesOn,
 } from './config.ts';
 import { type ConsulEnvironment, consulEnvironment } from './environment.ts';
 import { ConfigError } from './error.ts';
@@ -115,11 +116,12 @@ export function resolveConfig(
       'no upstream is configured: give --service NAME, or upstreams or discover in -c FILE',
     );
   }
-  if (upstreams.size > mostFollowed(config)) {
-    const one = discover.length > 0 ? ', discovery one' : '';
+  const most = mostFollowed(config);
+  if (upstreams.size > most) {
     throw new ConfigError(
-      `upstreams: ${upstreams.size} services need as many connections to Consul${one} and ` +
-        `${spareConnections} to spare, but consul.max_connections is ${consul.max_connections}`,
+      `upstreams: ${upstreams.size} services, but consul.max_connections of ` +
+        `${consul.max_connections} carries ${most}${discover.length > 0 ? ' and discovery' : ''}; ` +
+        `over https:// one connection carries ${watchesOn(streamsPerConnection)}`,
     );
   }
   return config;

@@ -5,7 +5,8 @@ import { readToken } from '../util/token-file.ts';
 import { createAddresses, type Moved } from './addresses.ts';
 import type { Index } from './blocking-query.ts';
 import { ConsulError } from './error.ts';
-import { createHttp1 } from './http1.ts';
+import { createPlanReport, type Planned } from './plan.ts';
+import { createTransport } from './protocol.ts';
 import { deniedAt, type Readable } from './rights.ts';
 import { pathOf, type Reply, type Transport } from './transport.ts';
 
@@ -13,6 +14,8 @@ export interface Query {
   consistency: Consistency;
   /** Not one of a watch: it must not wait until one of their connections is free. */
   isExtra?: boolean;
+  /** One of a watch, for which the signal stands. */
+  isWatch?: boolean;
   /** Blocks until the index is higher or `wait` (in ms) has passed; absent: answers at once. */
   block?: { index: Index; wait: number };
 }
@@ -91,10 +94,18 @@ const maxStale = 10_000;
  * is read again for the next request.
  *
  * @param moved hears which of several addresses is used
+ * @param planned hears how the watches are carried
  * @throws Error when the token or a TLS file cannot be read
  */
-export function createConsulClient(config: ConsulConfig, moved: Moved = () => {}): ConsulClient {
-  const transports = config.endpoints.map((endpoint) => createHttp1(endpoint, config));
+export function createConsulClient(
+  config: ConsulConfig,
+  moved: Moved = () => {},
+  planned: Planned = () => {},
+): ConsulClient {
+  const plan = createPlanReport(() => addresses.current, planned);
+  const transports = config.endpoints.map((endpoint) => {
+    return createTransport(endpoint, config, plan.changed);
+  });
   const addresses = createAddresses(transports, moved);
   const closing = new AbortController();
   let token = currentToken(config);
@@ -102,7 +113,7 @@ export function createConsulClient(config: ConsulConfig, moved: Moved = () => {}
   function send(
     transport: Transport,
     read: Read,
-    { consistency, isExtra, block }: Query,
+    { consistency, isExtra, isWatch = false, block }: Query,
     signal: AbortSignal,
   ): Promise<Reply> {
     // Consul adds up to a sixteenth to the wait (its docs on blocking queries).
@@ -114,7 +125,7 @@ export function createConsulClient(config: ConsulConfig, moved: Moved = () => {}
     });
     const pool = isExtra ? 'read' : 'watch';
     const rest = { token, pool, held, timeout: held + margin, what: transport.name } as const;
-    return transport.ask({ method: 'GET', path, ...rest }, signal);
+    return transport.ask({ method: 'GET', path, isWatch, ...rest }, signal);
   }
 
   async function askAt(
@@ -195,6 +206,7 @@ export function createConsulClient(config: ConsulConfig, moved: Moved = () => {}
     },
     close() {
       closing.abort();
+      plan.stop();
       for (const transport of transports) transport.close();
     },
   };

@@ -18,6 +18,8 @@ export interface Question {
   block?: { index: Index; wait: number };
   /** Absent: as is usual for the query. */
   consistency?: 'consistent';
+  /** One of many, for which the signal stands. */
+  isWatch?: true;
 }
 
 export interface Answer<Content> {
@@ -75,7 +77,7 @@ export async function repeatBlockingQuery<Content>(
       const block = index === undefined ? {} : { block: { index, wait: jitter(patience) } };
       // To other queries, a Consul that reads its log after a restart shows the past.
       const sure = !isUnsure ? {} : { consistency: 'consistent' as const };
-      answer = await ask({ ...block, ...sure }, signal);
+      answer = await ask({ ...block, ...sure, isWatch: true }, signal);
     } catch (error) {
       if (signal.aborted) return;
       if (!(error instanceof ConsulError)) throw error;

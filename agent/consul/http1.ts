@@ -1,14 +1,13 @@
 import { EventEmitter, setMaxListeners } from 'node:events';
-import { readFileSync } from 'node:fs';
 import http from 'node:http';
 import https from 'node:https';
-import { createSecureContext, type SecureContext } from 'node:tls';
 import Consul from 'consul';
 import type { Endpoint } from '../config/address.ts';
 import { type ConsulConfig, spareConnections } from '../config/config.ts';
-import { ConfigError } from '../config/error.ts';
 import { answeredError, atOnce, type Failure, failedError, type RequestError } from './error.ts';
-import { type Pool, parseOrText, type Reply, type Request, type Transport } from './transport.ts';
+import type { SecureOptions } from './tls.ts';
+import { type Pool, parseOrText, type Reply, type Request, type Wire } from './transport.ts';
+import type { Watches } from './watches.ts';
 
 interface Exchange {
   ctx?: { pool?: Pool };
@@ -28,13 +27,17 @@ type Answer = http.IncomingMessage & { body: unknown };
 /**
  * Sends requests with the `consul` package, whose faults it keeps away from the
  * rest: unix sockets that its types leave out, IPv6 addresses, and answers that
- * are cut off, for which it waits for ever.
+ * are cut off, for which it waits for ever. Each takes a connection.
  *
- * @throws ConfigError when a TLS file cannot be used
+ * @param secure undefined: without TLS
  */
-export function createHttp1(endpoint: Endpoint, config: ConsulConfig): Transport {
-  const { url, socketPath } = endpoint;
-  const agents = createAgents(endpoint, config);
+export function createHttp1(
+  { url, socketPath }: Endpoint,
+  { max_connections }: ConsulConfig,
+  secure: SecureOptions | undefined,
+  watches: Watches,
+): Wire {
+  const agents = createAgents(max_connections, secure);
   /** Of the errors of requests: what else throws is a fault of ours. */
   const failures = new WeakMap<Error, Failure>();
   const options = {
@@ -68,12 +71,12 @@ export function createHttp1(endpoint: Endpoint, config: ConsulConfig): Transport
   }
 
   return {
-    name: `Consul at ${endpoint.name}`,
     async ask(request, signal) {
       signal.throwIfAborted();
       // As many requests as there are services may end with one signal.
       setMaxListeners(0, signal);
-      const { what, held } = request;
+      const { what, held, isWatch } = request;
+      if (isWatch) watches.admit(signal, max_connections - spareConnections, what);
       for (;;) {
         try {
           return await askOnce(request, signal);
@@ -98,18 +101,12 @@ export function createHttp1(endpoint: Endpoint, config: ConsulConfig): Transport
 
 /** Never more connections than the budget: blocking queries leave some of it to other reads. */
 function createAgents(
-  endpoint: Endpoint,
-  { tls, max_connections }: ConsulConfig,
+  max_connections: number,
+  secure: SecureOptions | undefined,
 ): Record<Pool, http.Agent> {
-  const isTls = endpoint.url.startsWith('https:');
-  const secure = {
-    ...(isTls ? { secureContext: createContext(tls) } : {}),
-    ...(tls.server_name === undefined ? {} : { servername: tls.server_name }),
-    rejectUnauthorized: tls.verify,
-  };
   function create(maxSockets: number): http.Agent {
     const pool = { keepAlive: true, maxSockets };
-    return isTls ? new https.Agent({ ...pool, ...secure }) : new http.Agent(pool);
+    return secure ? new https.Agent({ ...pool, ...secure }) : new http.Agent(pool);
   }
   return { watch: create(max_connections - spareConnections), read: create(spareConnections) };
 }
@@ -117,24 +114,6 @@ function createAgents(
 function openConnections(agents: Record<Pool, http.Agent>): number {
   const sockets = Object.values(agents).flatMap((agent) => Object.values(agent.sockets).flat());
   return sockets.length;
-}
-
-/** @throws ConfigError when a file cannot be read or used */
-function createContext({ ca_file, cert_file, key_file }: ConsulConfig['tls']): SecureContext {
-  const files = { ca: ca_file, cert: cert_file, key: key_file };
-  try {
-    const contents = Object.entries(files).flatMap(([option, file]) =>
-      file === undefined ? [] : [[option, readFileSync(file)]],
-    );
-    return createSecureContext(Object.fromEntries(contents));
-  } catch (error) {
-    const named = Object.values(files).filter((file) => file !== undefined);
-    throw new ConfigError(
-      `consul.tls: ${named.join(', ')}: ${(error as Error).message}`,
-      'config/unreadable',
-      error,
-    );
-  }
 }
 
 /**

@@ -19,6 +19,8 @@ export interface Request {
   timeout: number;
   /** To begin the message of an error with. */
   what: string;
+  /** One of a watch, for which the signal stands: it is refused when there are too many. */
+  isWatch?: boolean;
 }
 
 export interface Reply {
@@ -27,10 +29,8 @@ export interface Reply {
   body: unknown;
 }
 
-/** One address of Consul. */
-export interface Transport {
-  /** How a message calls it. */
-  readonly name: string;
+/** A way to send requests to one address. */
+export interface Wire {
   /**
    * Sends one request. What Consul cannot have seen, since its connection was
    * closed while it was idle, is sent again.
@@ -40,6 +40,23 @@ export interface Transport {
    */
   ask(request: Request, signal: AbortSignal): Promise<Reply>;
   close(): void;
+}
+
+/** One address of Consul. */
+export interface Transport extends Wire {
+  /** How a message calls it. */
+  readonly name: string;
+  readonly plan: Plan;
+}
+
+/** How the watches of one address are carried. */
+export interface Plan {
+  /** So many are followed. */
+  followed: number;
+  /** So many more are not, since there are too few connections. */
+  left: number;
+  /** Of HTTP/2; undefined: each has a connection of its own. */
+  connections: number | undefined;
 }
 
 /**

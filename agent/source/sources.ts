@@ -66,6 +66,10 @@ export function createSources(options: SourcesOptions): Sources {
     else log.warn(`${name} is asked from now on: ${why}`);
   }
 
+  function planned(line: string, isWhole: boolean): void {
+    log[isWhole ? 'info' : 'error'](line);
+  }
+
   function observed(name: string, observation: Observation): boolean {
     outage.answered(name);
     const changed = state.observe(name, observation, now());
@@ -163,7 +167,7 @@ export function createSources(options: SourcesOptions): Sources {
         client?.readToken();
         return reconcile;
       }
-      const next = createConsulClient(consul, moved);
+      const next = createConsulClient(consul, moved, planned);
       return () => {
         const last = client;
         client = next;

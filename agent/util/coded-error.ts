@@ -33,6 +33,7 @@ export const codes = {
   'consul/refused': { passes: false, again: 'later' },
   'consul/filtered': { passes: false, again: 'later' },
   'consul/invalid': { passes: false, again: 'rarely' },
+  'consul/too-many': { passes: false, again: 'rarely' },
   'consul/blind': { passes: false, again: 'slowly' },
   'consul/no-instance': { passes: true, again: 'slowly' },
   'openresty/unreachable': { passes: true, again: 'soon' },

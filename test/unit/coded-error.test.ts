@@ -7,7 +7,7 @@ import { type TestContext, test } from 'node:test';
 import { resolveConfig } from '../../agent/config/resolve.ts';
 import { createConsulClient } from '../../agent/consul/api.ts';
 import { ConsulError } from '../../agent/consul/error.ts';
-import { createHttp1 } from '../../agent/consul/http1.ts';
+import { createTransport } from '../../agent/consul/protocol.ts';
 import { createLog } from '../../agent/telemetry/log.ts';
 import { stdout } from '../../agent/telemetry/writer.ts';
 import { type Code, codes, passes, pauseAfter } from '../../agent/util/coded-error.ts';
@@ -78,7 +78,7 @@ test('what throws beside the connection stays what it is', async (t) => {
   const { config } = await clientOf(t, 'http://127.0.0.1:1');
   const [endpoint] = config.endpoints;
   assert(endpoint !== undefined);
-  const transport = createHttp1(endpoint, config);
+  const transport = createTransport(endpoint, config, () => {});
   const rest = { token: undefined, pool: 'read', held: 0, timeout: 1000, what: 'Consul' } as const;
   await assert.rejects(
     transport.ask({ method: 'GET', path: '/not escaped', ...rest }, signal),

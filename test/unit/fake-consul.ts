@@ -1,4 +1,7 @@
+import { readFileSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { createServer as createSecureServer, type Server as SecureServer } from 'node:https';
+import type { Certificate } from '../stack/certificate.ts';
 import { close, listen } from '../stack/server.ts';
 
 /**
@@ -6,21 +9,34 @@ import { close, listen } from '../stack/server.ts';
  * that goes back, a body that is cut off, headers of newer versions.
  */
 export class FakeConsul {
-  readonly #server: Server;
+  readonly #server: Server | SecureServer;
   readonly #script: Reply[];
   address = '';
   /** Every request so far. */
   readonly requests: { url: URL; token: string | undefined }[] = [];
 
-  private constructor(script: Reply[]) {
+  private constructor(script: Reply[], certificate: Certificate | undefined) {
     this.#script = script;
-    this.#server = createServer((request, response) => this.#answer(request, response));
+    const answer = (request: IncomingMessage, response: ServerResponse) => {
+      this.#answer(request, response);
+    };
+    this.#server =
+      certificate === undefined
+        ? createServer(answer)
+        : createSecureServer(read(certificate), answer);
   }
 
-  /** @param script one reply for each request; after the last, requests are held */
-  static async start(script: Reply[]): Promise<FakeConsul> {
-    const fake = new FakeConsul(script);
-    fake.address = `http://${await listen(fake.#server)}`;
+  /**
+   * @param script one reply for each request; after the last, requests are held
+   * @param certificate for TLS, over which it speaks HTTP/1.1 alone
+   */
+  static async start(
+    script: Reply[],
+    { certificate, port }: { certificate?: Certificate; port?: number } = {},
+  ): Promise<FakeConsul> {
+    const fake = new FakeConsul(script, certificate);
+    const scheme = certificate === undefined ? 'http' : 'https';
+    fake.address = `${scheme}://${await listen(fake.#server, '127.0.0.1', port)}`;
     return fake;
   }
 
@@ -47,6 +63,10 @@ export class FakeConsul {
   stop(): Promise<void> {
     return close(this.#server);
   }
+}
+
+function read({ cert, key }: Certificate): { cert: Buffer; key: Buffer } {
+  return { cert: readFileSync(cert), key: readFileSync(key) };
 }
 
 export type Reply = (response: ServerResponse) => void;

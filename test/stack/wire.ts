@@ -1,0 +1,50 @@
+import { once } from 'node:events';
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
+
+/** TCP between two parts, that can be counted, cut, and made deaf. */
+export class Wire {
+  readonly #server;
+  /** Those that are open, as the one who connects has them. */
+  readonly connections = new Set<Socket>();
+  port = 0;
+  /** So many there have been. */
+  opened = 0;
+
+  private constructor(target: number) {
+    this.#server = createServer((near) => {
+      const far = connect(target, '127.0.0.1');
+      this.opened += 1;
+      this.connections.add(near);
+      near.pipe(far).pipe(near);
+      for (const [one, other] of [
+        [near, far],
+        [far, near],
+      ] as const) {
+        one.on('error', () => {});
+        one.on('close', () => {
+          this.connections.delete(near);
+          other.destroy();
+        });
+      }
+    });
+  }
+
+  /** @param target a port of loopback */
+  static async start(target: number): Promise<Wire> {
+    const wire = new Wire(target);
+    wire.#server.listen(0, '127.0.0.1');
+    await once(wire.#server, 'listening');
+    wire.port = (wire.#server.address() as AddressInfo).port;
+    return wire;
+  }
+
+  /** Nothing goes to the target any more, and nobody is told. */
+  deafen(): void {
+    for (const near of this.connections) near.unpipe();
+  }
+
+  stop(): void {
+    this.#server.close();
+    for (const near of this.connections) near.destroy();
+  }
+}
