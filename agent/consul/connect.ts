@@ -1,6 +1,7 @@
 import { type ClientHttp2Session, connect as startSession } from 'node:http2';
 import { isIP } from 'node:net';
-import { connect as connectSecurely } from 'node:tls';
+import { Duplex } from 'node:stream';
+import { connect as connectSecurely, type TLSSocket } from 'node:tls';
 import type { SecureOptions } from './tls.ts';
 
 /** What is there does not speak HTTP/2. */
@@ -54,7 +55,7 @@ export function connectHttp2(url: URL, secure: SecureOptions): Promise<ClientHtt
       }
       socket.setNoDelay(true);
       const session = startSession(url.origin, {
-        createConnection: () => socket,
+        createConnection: () => watchful(socket),
         settings: { initialWindowSize: answerWindow, enablePush: false },
         maxSessionMemory,
       });
@@ -66,4 +67,28 @@ export function connectHttp2(url: URL, secure: SecureOptions): Promise<ClientHtt
       });
     });
   });
+}
+
+/**
+ * A socket of which HTTP/2 hears when it is reset. Node lets its session read and
+ * write the socket itself, and when a write fails it never reads again, so that
+ * nobody learns of the end (docs/discoveries/consul-http2.md).
+ */
+function watchful(socket: TLSSocket): Duplex {
+  const stream = new Duplex({
+    read: () => socket.resume(),
+    write: (chunk, _, done) => socket.write(chunk, done),
+    final: (done) => socket.end(done),
+    destroy(error, done) {
+      socket.destroy();
+      done(error);
+    },
+  });
+  socket.on('data', (chunk) => {
+    if (!stream.push(chunk)) socket.pause();
+  });
+  socket.on('end', () => stream.push(null));
+  socket.on('error', (error) => stream.destroy(error));
+  socket.on('close', () => stream.destroy());
+  return stream;
 }

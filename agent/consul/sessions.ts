@@ -208,6 +208,8 @@ function streamsOf({ remoteSettings }: ClientHttp2Session): number {
 function ping(session: ClientHttp2Session, alive: () => void): () => void {
   let isAwaited = false;
   const timer = setInterval(() => {
+    // Its `close` may come later, and a ping would throw.
+    if (session.destroyed) return;
     if (isAwaited) {
       session.destroy(new Error('no answer to a ping'));
       return;

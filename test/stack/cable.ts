@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 
 /** TCP between two parts, that can be counted, cut, and made deaf. */
-export class Wire {
+export class Cable {
   readonly #server;
   /** Those that are open, as the one who connects has them. */
   readonly connections = new Set<Socket>();
@@ -30,17 +30,22 @@ export class Wire {
   }
 
   /** @param target a port of loopback */
-  static async start(target: number): Promise<Wire> {
-    const wire = new Wire(target);
-    wire.#server.listen(0, '127.0.0.1');
-    await once(wire.#server, 'listening');
-    wire.port = (wire.#server.address() as AddressInfo).port;
-    return wire;
+  static async start(target: number): Promise<Cable> {
+    const cable = new Cable(target);
+    cable.#server.listen(0, '127.0.0.1');
+    await once(cable.#server, 'listening');
+    cable.port = (cable.#server.address() as AddressInfo).port;
+    return cable;
   }
 
   /** Nothing goes to the target any more, and nobody is told. */
   deafen(): void {
     for (const near of this.connections) near.unpipe();
+  }
+
+  /** Ends them with a RST, as a machine does whose program was killed. */
+  reset(): void {
+    for (const near of this.connections) near.resetAndDestroy();
   }
 
   stop(): void {
