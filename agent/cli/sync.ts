@@ -6,7 +6,7 @@ import { type AdminClient, createAdminClient } from '../openresty/admin.ts';
 import { describeHolder, identify } from '../openresty/lease.ts';
 import { describe } from '../openresty/left-out.ts';
 import { push } from '../openresty/push.ts';
-import { saveSnapshot } from '../snapshot/file.ts';
+import { loadSnapshot, saveSnapshot } from '../snapshot/file.ts';
 import {
   couldHaveFound,
   createFinder,
@@ -22,6 +22,7 @@ import type { HoldKind } from '../state/hold.ts';
 import type { DocumentPatch } from '../state/parts.ts';
 import { createState, type State } from '../state/state.ts';
 import { reason } from '../telemetry/log.ts';
+import { CodedError } from '../util/coded-error.ts';
 import { type Output, outputLog } from './output.ts';
 import { retry } from './retry.ts';
 
@@ -53,6 +54,8 @@ interface Result {
   /** What is wrong, one line each. */
   faults: string[];
   differs: boolean;
+  /** What the target had. */
+  found: Document;
 }
 
 /**
@@ -103,12 +106,14 @@ async function syncAll(
     for (const line of empty) output.err(`reloadless: ${line}`);
     let failed = empty.length > 0;
     let differs = false;
+    const served: Document[] = [];
     for (const client of clients) {
       try {
         const result = await retry(() => syncTarget(client, view, output, signal), signal);
         for (const line of result.faults) output.err(`reloadless: ${line}`);
         failed ||= result.faults.length > 0;
         differs ||= result.differs;
+        served.push(result.found);
       } catch (error) {
         signal.throwIfAborted();
         output.err(`reloadless: ${reason(error)}`);
@@ -118,8 +123,7 @@ async function syncAll(
       }
     }
     if (config.snapshot !== undefined && !dryRun) {
-      const document = ownDocument(view.state, config.owner);
-      await saveSnapshot(config.snapshot, { savedAt: new Date(), document });
+      await writeSnapshot(config.snapshot, view.state, config.owner, served);
     }
     if (failed) return 1;
     return dryRun && exitCode && differs ? 3 : 0;
@@ -232,7 +236,7 @@ async function syncTarget(
   signal: AbortSignal,
 ): Promise<Result> {
   const mirror = await client.get(undefined, signal);
-  if (mirror === undefined) return { faults: [], differs: false };
+  if (mirror === undefined) return { faults: [], differs: false, found: { upstreams: {} } };
   const { document } = mirror;
   const { config, options, state } = view;
   const { prune, dryRun } = options;
@@ -249,7 +253,7 @@ async function syncTarget(
     const holder = await client.holder(config.owner, signal);
     if (holder !== undefined && holder.id !== identify(config).identity.id) {
       faults.push(`${client.name}: ${describeHolder(config.owner, holder)}; nothing was changed`);
-      return { faults, differs: true };
+      return { faults, differs: true, found: document };
     }
     const { changed, removed, refused, leftOut } = await push(client, mirror, patch, signal);
     if (changed.length > 0) output.out(`${client.name}: changed ${changed.join(', ')}`);
@@ -257,7 +261,32 @@ async function syncTarget(
     for (const { message } of refused.values()) faults.push(message);
     for (const [name, pieces] of leftOut) faults.push(describe(name, client.name, pieces));
   }
-  return { faults, differs: patch !== undefined };
+  return { faults, differs: patch !== undefined, found: document };
+}
+
+/** Of what Consul did not tell, the snapshot keeps what a target serves, or else what it has. */
+async function writeSnapshot(
+  path: string,
+  state: State,
+  owner: string,
+  served: Document[],
+): Promise<void> {
+  for (const { upstreams } of [lastSnapshot(path), ...served]) {
+    for (const [name, upstream] of Object.entries(upstreams)) {
+      if (upstream.owner === owner) state.remember(name, upstream.peers);
+    }
+  }
+  await saveSnapshot(path, { savedAt: new Date(), document: ownDocument(state, owner) });
+}
+
+/** A damaged one is as good as none. */
+function lastSnapshot(path: string): Document {
+  try {
+    return loadSnapshot(path)?.document ?? { upstreams: {} };
+  } catch (error) {
+    if (error instanceof CodedError) return { upstreams: {} };
+    throw error;
+  }
 }
 
 /** Upstreams of our owner that the file does not have. */

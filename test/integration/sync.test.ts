@@ -279,3 +279,22 @@ test('the snapshot is written when it is asked for', async () => {
     '127.0.0.1:1001': { weight: 1, id: 'web-1001' },
   });
 });
+
+test('what Consul does not show stays in the snapshot, nginx being there or not', async () => {
+  await register('web', 1001);
+  await register('api', 1002);
+  const snapshot = join(stack.folder, 'kept.snapshot');
+  const services = ['--service', 'web', '--service', 'api', '--snapshot', snapshot];
+  await stack.run('sync', '--service', 'web');
+  await stack.consul.deregister('web-1001');
+  const kept = async () => {
+    const expected = await stack.nginx.http('v1/upstreams').json();
+    assert.deepEqual(loadSnapshot(snapshot)?.document, expected);
+  };
+  assert.equal((await stack.run('sync', ...services)).code, 1);
+  assert.equal((await peers(stack.nginx, 'web'))?.length, 1);
+  await kept();
+  const flags = ['--consul', stack.consul.address, '--openresty', 'http://127.0.0.1:1'];
+  assert.equal((await reloadless(['sync', ...flags, ...services])).code, 1);
+  await kept();
+});
