@@ -35,6 +35,8 @@ export interface Lease {
   readonly etag: string | undefined;
   /** It is ours and will be for a while, so that a change need not wait for its renewal. */
   isSure(): boolean;
+  /** The target is another one, which knows of no lease of ours. */
+  lose(): void;
   /** Gives it back; what goes wrong is of no matter, since it ends by itself. */
   release(): Promise<void>;
 }
@@ -100,18 +102,24 @@ export function createLease(client: AdminClient, who: () => Owner, log: Log): Le
       if (!isDue()) return held !== undefined;
       const wanted = who();
       if (held?.owner !== wanted.owner || held.identity.id !== wanted.identity.id) await release();
+      // The target may have given it long before its answer came.
+      const began = performance.now();
       const taken = await take(client, wanted, signal);
       const { holder } = taken;
       report(wanted.owner, holder);
       etag = taken.etag;
       asked = wanted;
-      askedAt = performance.now();
+      askedAt = began;
       held = holder === undefined ? wanted : undefined;
       return held !== undefined;
     },
     isDue,
     get etag() {
       return etag;
+    },
+    lose() {
+      held = undefined;
+      askedAt = Number.NEGATIVE_INFINITY;
     },
     isSure: () => held !== undefined && held === who() && performance.now() < askedAt + sureFor,
     release,

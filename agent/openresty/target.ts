@@ -77,6 +77,7 @@ export function startTarget(options: TargetOptions): Target {
     log.info(`${client.name}: ${instance === undefined ? 'connected' : 'restarted, pushing all'}`);
     instance = now;
     left = undefined;
+    lease.lose();
     refusals.clear();
   }
 

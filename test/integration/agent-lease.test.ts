@@ -1,8 +1,10 @@
 // Two agents of one owner: of the same configuration they work side by side, of
 // different ones the second waits and says so, and nothing is undone.
 import assert from 'node:assert/strict';
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { after, before, type TestContext, test } from 'node:test';
-import type { Agent } from '../stack/agent.ts';
+import { Agent } from '../stack/agent.ts';
 import { Backend } from '../stack/backend.ts';
 import { until } from '../stack/process.ts';
 import { ask, live, peers, type Stack, startStack } from '../stack/stack.ts';
@@ -20,6 +22,12 @@ after(async () => {
   await stack.stop();
   await backend.stop();
 });
+
+async function hasLease({ pid }: Agent): Promise<void> {
+  await until('the agent has the lease', async () => {
+    return (await live(stack.nginx)).agents.reloadless?.pid === pid;
+  });
+}
 
 /** An agent with a file of its own that ends with the test. */
 function run(t: TestContext, upstreams: object): Agent {
@@ -137,4 +145,24 @@ test('sync leaves what another configuration has, and fails only where it would 
   assert.equal(await peers(stack.nginx, 'api'), undefined);
   const mine = ['--dry-run', '-c', stack.configure({ owner: 'me', upstreams: { api: {} } })];
   assert.equal((await stack.run('sync', ...mine)).code, 0);
+});
+
+test('an nginx that starts anew knows no lease: who takes it there first has it', async (t) => {
+  const { consul, nginx } = stack;
+  const snapshot = join(stack.folder, 'of-the-agent.snapshot');
+  const file = stack.configure({ upstreams: { web: {} }, snapshot });
+  const flags = ['--consul', consul.address, '--openresty', nginx.admin, '-c', file];
+  const agent = Agent.start(join(stack.folder, 'frozen.log'), flags);
+  t.after(() => agent.stop());
+  await serves('web');
+  const { pid = 0 } = agent;
+  process.kill(pid, 'SIGSTOP');
+  await nginx.stop();
+  rmSync(nginx.snapshot, { force: true });
+  await nginx.up();
+  const other = { id: 'other', host: 'there', pid: 1, since: 'now' };
+  await nginx.http.put('v1/agents/reloadless', { json: other });
+  process.kill(pid, 'SIGCONT');
+  await says(agent, refused);
+  assert.deepEqual((await live(nginx)).upstreams, {});
 });
