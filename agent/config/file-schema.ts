@@ -46,7 +46,7 @@ const tls = z.strictObject({
   verify: field.boolean.exactOptional(),
 });
 
-export const consulSchema = z.strictObject({
+const consulSchema = z.strictObject({
   address: addresses.exactOptional(),
   token_file: anyText.exactOptional(),
   datacenter: anyText.exactOptional(),

@@ -42,7 +42,7 @@ function isText(value: unknown, min: number, max: number): boolean {
 }
 
 /** @returns whether it is a number of seconds: 0 to a day, no finer than a millisecond. */
-export function isSeconds(value: unknown): value is number {
+function isSeconds(value: unknown): value is number {
   if (typeof value !== 'number' || !(value >= 0 && value <= 86_400)) return false;
   return Number(value.toFixed(3)) === value;
 }
@@ -63,7 +63,7 @@ export function oneOf<const T extends string>(...values: T[]) {
 
 export const balance = oneOf(...balances);
 
-export const hashKey = expected<string>(
+const hashKey = expected<string>(
   (value) =>
     isText(value, 1, 1024) &&
     /\$(\w|\{\w+\})/.test(String(value)) &&
