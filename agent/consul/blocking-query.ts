@@ -54,8 +54,8 @@ const calm = 30_000;
  *
  * A return proves no change, so `answered` looks at the content. An index that
  * goes back is dropped and the content fetched at once. After an error the next
- * query does not block but is consistent, unless Consul has too much to do: what
- * happened meanwhile is learnt first. A query that was cut while it was silent is
+ * query does not block but is consistent: what happened meanwhile is learnt first.
+ * A Consul that has too much to do is spared that. A query that was cut while it was silent is
  * asked again at once; of what was silent for long enough nothing tight can be made.
  *
  * @throws what `ask` and `answered` throw that is no ConsulError: a fault of ours
@@ -84,11 +84,12 @@ export async function repeatBlockingQuery<Content>(
       patience = waitAfterError;
       // The index stays: what comes back may show the past, which this query does not wake for.
       if (error.code === 'consul/silent') continue;
-      index = undefined;
+      // One that has too much to do is asked as before; another address is asked at once.
+      isUnsure ||= error.code !== 'consul/busy';
+      if (isUnsure) index = undefined;
       const time = performance.now();
       failures = time - failedAt > calm ? 1 : failures + 1;
       failedAt = time;
-      isUnsure = error.code !== 'consul/busy';
       failed(error);
       await sleep(error.retryAfter + pauseAfter(error, failures), signal);
       continue;

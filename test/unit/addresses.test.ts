@@ -149,39 +149,41 @@ test('a first that fails again soon after is tried again ever more rarely', asyn
   );
 });
 
-test('a watch takes no index to another address: there it asks at once, and the leader', async (t) => {
-  let fail = () => {};
-  const held: Reply = (response) => {
-    fail = () => error(500, 'x')(response);
-  };
-  const first = await fake(t, ok(900, ['a']), held);
-  const second = await fake(t, ok(12, ['b']), ok(13, ['c']));
-  const { client } = connect(t, [first.address, second.address]);
-  const abort = new AbortController();
-  const answers: unknown[] = [];
-  const errors: ConsulError[] = [];
-  const done = repeatBlockingQuery({
-    async ask(question, signal) {
-      const { index, entries } = await client.health({ ...query, ...question }, signal);
-      return { index, content: entries };
-    },
-    answered: (content) => answers.push(...content) > 0,
-    failed: (error) => errors.push(error),
-    wait: 25_000,
-    signal: abort.signal,
+for (const status of [500, 429]) {
+  test(`a watch takes no index to another address behind a ${status}: there it asks at once, and the leader`, async (t) => {
+    let fail = () => {};
+    const held: Reply = (response) => {
+      fail = () => error(status, 'x')(response);
+    };
+    const first = await fake(t, ok(900, ['a']), held);
+    const second = await fake(t, ok(12, ['b']), ok(13, ['c']));
+    const { client } = connect(t, [first.address, second.address]);
+    const abort = new AbortController();
+    const answers: unknown[] = [];
+    const errors: ConsulError[] = [];
+    const done = repeatBlockingQuery({
+      async ask(question, signal) {
+        const { index, entries } = await client.health({ ...query, ...question }, signal);
+        return { index, content: entries };
+      },
+      answered: (content) => answers.push(...content) > 0,
+      failed: (error) => errors.push(error),
+      wait: 25_000,
+      signal: abort.signal,
+    });
+    t.after(async () => {
+      abort.abort();
+      await done;
+    });
+    await until('it is held', () => first.requests.length === 2);
+    fail();
+    await until('it is held there', () => second.requests.length === 3);
+    assert.deepEqual(second.indexes, [undefined, '12', '13']);
+    const consistent = second.requests.map(({ url }) => url.searchParams.has('consistent'));
+    assert.deepEqual(consistent, [true, false, false]);
+    assert.deepEqual([answers, errors.length], [['a', 'b', 'c'], 1]);
   });
-  t.after(async () => {
-    abort.abort();
-    await done;
-  });
-  await until('it is held', () => first.requests.length === 2);
-  fail();
-  await until('it is held there', () => second.requests.length === 3);
-  assert.deepEqual(second.indexes, [undefined, '12', '13']);
-  const consistent = second.requests.map(({ url }) => url.searchParams.has('consistent'));
-  assert.deepEqual(consistent, [true, false, false]);
-  assert.deepEqual([answers, errors.length], [['a', 'b', 'c'], 1]);
-});
+}
 
 test('a watch that saw no fault moves too when its query has ended', async (t) => {
   const first = await fake(t, ok(900, ['a']), error(500, 'x'));

@@ -317,6 +317,14 @@ for (const status of [429, 503]) {
   });
 }
 
+test('a Consul that has too much to do after an outage may show the past all the same', async (t) => {
+  const script = [ok(7, ['a']), error(500, 'x'), error(429, 'too many'), ok(8, ['b'])];
+  const watched = await watch(t, { script });
+  await held(watched, 5);
+  const consistent = watched.fake.requests.map(({ url }) => url.searchParams.has('consistent'));
+  assert.deepEqual(consistent, [false, false, true, true, false]);
+});
+
 test('an error whose body is JSON is said as it is', async (t) => {
   const json = error(500, '{"error":"no leader"}', { 'content-type': 'application/json' });
   const watched = await watch(t, { script: [json] });
