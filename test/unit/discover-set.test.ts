@@ -124,6 +124,14 @@ test('what another Consul has is not known, and until it is all stay', () => {
   assert.deepEqual([state.isKnown, names()], [true, 'api']);
 });
 
+test('what was shown while there were rules is not known when there are some again', () => {
+  const { state, set, names } = start();
+  set.answered(catalogue('web'));
+  set.configure(configOf({ upstreams: { api: {} } }));
+  set.configure(configOf({ discover: { tag: 'on' } }));
+  assert.deepEqual([state.isKnown, names()], [false, '']);
+});
+
 test('a mass that vanishes is said, and stays', () => {
   const { set, lines } = start();
   const all = Array.from({ length: 12 }, (_, i) => `svc-${i}`);

@@ -125,7 +125,8 @@ export function createUpstreamSet({ state, log, changed }: UpstreamSetOptions): 
       return upstreams;
     },
     configure(next) {
-      if (!isDeepStrictEqual(next.consul, config?.consul)) {
+      // Of another Consul nothing is known, and without a rule nobody asks.
+      if (next.discover.length === 0 || !isDeepStrictEqual(next.consul, config?.consul)) {
         catalogue = undefined;
         found = new Map();
       }
