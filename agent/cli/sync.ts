@@ -273,7 +273,7 @@ async function writeSnapshot(
 ): Promise<void> {
   for (const { upstreams } of [lastSnapshot(path), ...served]) {
     for (const [name, upstream] of Object.entries(upstreams)) {
-      if (upstream.owner === owner) state.remember(name, upstream.peers);
+      if (upstream.owner === owner) state.remember(name, upstream);
     }
   }
   await saveSnapshot(path, { savedAt: new Date(), document: ownDocument(state, owner) });

@@ -44,12 +44,6 @@ async function says(agent: Agent, message: RegExp): Promise<void> {
   await until(`the agent says ${message}`, () => agent.messages.some((line) => message.test(line)));
 }
 
-async function hasLease({ pid }: Agent): Promise<void> {
-  await until('it has the lease', async () => {
-    return (await live(stack.nginx)).agents.reloadless?.pid === pid;
-  });
-}
-
 const refused = /another agent with owner reloadless and another configuration.*nothing is pushed/;
 
 test('the second of two configurations waits, says so once and takes over', async (t) => {
