@@ -22,7 +22,8 @@ export interface Stack {
   stop(): Promise<void>;
 }
 
-const perName: NginxOptions['http'] = ({ port }) => `
+/** What serves `/NAME/` by the upstream NAME. */
+export const perName: NginxOptions['http'] = ({ port }) => `
     upstream any {
         server 127.0.0.1:1 down;
         balancer_by_lua_block { require("reloadless").balance() }
