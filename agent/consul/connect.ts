@@ -70,9 +70,9 @@ export function connectHttp2(url: URL, secure: SecureOptions): Promise<ClientHtt
 }
 
 /**
- * A socket of which HTTP/2 hears when it is reset. Node lets its session read and
- * write the socket itself, and when a write fails it never reads again, so that
- * nobody learns of the end (docs/discoveries/consul-http2.md).
+ * A socket of which HTTP/2 hears when it is reset. Where Node lets its session read
+ * and write the socket itself, it may be that nobody learns of that end
+ * (docs/discoveries/consul-http2.md).
  */
 function watchful(socket: TLSSocket): Duplex {
   const stream = new Duplex({

@@ -43,7 +43,7 @@ export class Cable {
     for (const near of this.connections) near.unpipe();
   }
 
-  /** Ends them with a RST, as a machine does whose program was killed. */
+  /** Ends them with a RST. */
   reset(): void {
     for (const near of this.connections) near.resetAndDestroy();
   }
