@@ -1,7 +1,8 @@
 // `npm run bench:cost`: what the agent costs beside the floor of any sidecar in
 // Node, bare-loop.mjs, which does the same blocking query and the same PATCH.
-// All of them are up at once, each with a service and upstreams of its own, and
-// take turns. At last what an idle agent with a large table costs.
+// Between the two stands the same loop by the packages that the agent is made of
+// (packages-loop.mjs). All of them are up at once, each with a service and
+// upstreams of its own, and take turns. At last what an idle agent with a large table costs.
 //
 //   npm run bench:cost -- [--rounds 6] [--seconds 5] [--idle 60] [--agents other/dist/main.js]
 //
@@ -220,15 +221,16 @@ function row(name: string, ...cells: string[]): string {
   return `${name.padEnd(12)}${cells.map((cell) => cell.padStart(24)).join('')}\n`;
 }
 
-const bareLoop = join(checkout, 'test/bench/bare-loop.mjs');
+function loop(name: string): Pick<Sidecar, 'name' | 'command'> {
+  const path = join(checkout, `test/bench/${name}-loop.mjs`);
+  const targets = [consul.address, nginx.admin, authorization];
+  return { name, command: (services) => [process.execPath, path, ...targets, ...services] };
+}
+
 const builds = ['dist/main.js', ...options.agents.split(',').filter((path) => path !== '')];
 const sidecars: Sidecar[] = [
-  {
-    name: 'bare',
-    command: (services: string[]) => [
-      ...[process.execPath, bareLoop, consul.address, nginx.admin, authorization, ...services],
-    ],
-  },
+  loop('bare'),
+  loop('packages'),
   ...builds.map((path, i) => ({
     name: i === 0 ? 'agent' : `agent-${i}`,
     command: (services: string[]) => agentCommand(resolve(checkout, path), services),
