@@ -54,8 +54,8 @@ interface Result {
   /** What is wrong, one line each. */
   faults: string[];
   differs: boolean;
-  /** What the target had. */
-  found: Document;
+  /** What the target had; undefined: an agent of another configuration has the target. */
+  found: Document | undefined;
 }
 
 /**
@@ -107,13 +107,15 @@ async function syncAll(
     let failed = empty.length > 0;
     let differs = false;
     const served: Document[] = [];
+    let others = 0;
     for (const client of clients) {
       try {
         const result = await retry(() => syncTarget(client, view, output, signal), signal);
         for (const line of result.faults) output.err(`reloadless: ${line}`);
         failed ||= result.faults.length > 0;
         differs ||= result.differs;
-        served.push(result.found);
+        if (result.found === undefined) others += 1;
+        else served.push(result.found);
       } catch (error) {
         signal.throwIfAborted();
         output.err(`reloadless: ${reason(error)}`);
@@ -122,7 +124,8 @@ async function syncAll(
         client.close();
       }
     }
-    if (config.snapshot !== undefined && !dryRun) {
+    // Where others have all targets, the snapshot is theirs too.
+    if (config.snapshot !== undefined && !dryRun && others < clients.length) {
       await writeSnapshot(config.snapshot, view.state, config.owner, served);
     }
     if (failed) return 1;
@@ -253,7 +256,7 @@ async function syncTarget(
     const holder = await client.holder(config.owner, signal);
     if (holder !== undefined && holder.id !== identify(config).identity.id) {
       faults.push(`${client.name}: ${describeHolder(config.owner, holder)}; nothing was changed`);
-      return { faults, differs: true, found: document };
+      return { faults, differs: true, found: undefined };
     }
     const { changed, removed, refused, leftOut } = await push(client, mirror, patch, signal);
     if (changed.length > 0) output.out(`${client.name}: changed ${changed.join(', ')}`);

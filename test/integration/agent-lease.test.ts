@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, type TestContext, test } from 'node:test';
+import { loadSnapshot } from '../../agent/snapshot/file.ts';
 import { Agent } from '../stack/agent.ts';
 import { Backend } from '../stack/backend.ts';
 import { until } from '../stack/process.ts';
@@ -131,12 +132,15 @@ test('sync leaves what another configuration has, and fails only where it would 
   await until('it has what it wants', async () => {
     return Object.keys((await live(stack.nginx)).upstreams).join() === 'web';
   });
+  const saved = () => Object.keys(loadSnapshot(stack.nginx.snapshot)?.document.upstreams ?? {});
+  await until('its snapshot has it', () => saved().join() === 'web');
   const same = await stack.run('sync', '-c', stack.configure({ upstreams: { web: {} } }));
   assert.deepEqual([same.code, same.stderr], [0, '']);
   const other = await stack.run('sync', '-c', stack.configure({ upstreams: { api: {} } }));
   assert.equal(other.code, 1);
   assert.match(other.stderr, /another agent with owner reloadless.*nothing was changed/);
   assert.equal(await peers(stack.nginx, 'api'), undefined);
+  assert.deepEqual(saved(), ['web']);
   const mine = ['--dry-run', '-c', stack.configure({ owner: 'me', upstreams: { api: {} } })];
   assert.equal((await stack.run('sync', ...mine)).code, 0);
 });
