@@ -6,6 +6,7 @@ import {
   readFileSync,
   writeFileSync,
 } from 'node:fs';
+import { Agent } from 'node:http';
 import { join } from 'node:path';
 import got from 'got';
 import { checkout, findNginx } from './install.mjs';
@@ -74,6 +75,8 @@ export class Nginx {
       headers: { authorization },
       retry: { limit: 0 },
       timeout: { request: 30_000 },
+      // A worker that ends closes the connections that it has kept.
+      agent: { http: new Agent({ keepAlive: false }) },
     });
   }
 
