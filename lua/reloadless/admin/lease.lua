@@ -12,7 +12,7 @@ local pairs = pairs
 
 local _M = {}
 
--- An agent renews its lease every 3 s.
+-- An agent renews its lease about every 3 s.
 local lease_seconds = 10
 
 
