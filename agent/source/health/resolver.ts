@@ -1,5 +1,5 @@
 import { isIP } from 'node:net';
-import type { Lookup } from './lookup.ts';
+import type { Lookup } from './dns.ts';
 
 interface Resolution {
   /** What is known now of each name; one that was never found has none. */

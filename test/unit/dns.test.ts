@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { createLookup, type Lookup } from '../../agent/source/health/lookup.ts';
+import { createLookup, type Lookup } from '../../agent/source/health/dns.ts';
 import { temporaryFolder } from '../stack/folder.ts';
 import { FakeDns } from './fake-dns.ts';
 
