@@ -4,6 +4,7 @@ import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { Agent, get } from 'node:http';
 import { after, before, test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { checkout } from '../stack/install.mjs';
 import { isRunning, stop, until } from '../stack/process.ts';
@@ -79,7 +80,7 @@ async function underLoad(what: string, body: () => Promise<void>): Promise<strin
   const sent = Promise.all(Array.from({ length: clients }, send));
   try {
     await body();
-    await new Promise((resolve) => setTimeout(resolve, 500));
+    await setTimeout(500);
   } finally {
     isEnding = true;
     await sent;
@@ -178,6 +179,9 @@ test('Ctrl-C ends all that the demo has named, and nothing else is left', async 
   const named = pids();
   assert.ok(named.length >= 10, `${named}`);
   const gone = once(demo, 'exit');
+  demo.kill('SIGINT');
+  // From npm, behind that of the terminal.
+  await setTimeout(20);
   demo.kill('SIGINT');
   assert.deepEqual(await gone, [0, null]);
   assert.ok(!isRunning(demo));

@@ -193,7 +193,13 @@ upstreams: { web: {} }
   undo.push(watch(parts, control));
 }
 
-for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => void end(0));
+let ending: Promise<never> | undefined;
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  // A Ctrl-C comes twice, from the terminal and from npm.
+  process.on(signal, () => {
+    ending ??= end(0);
+  });
+}
 main().catch((error: unknown) => {
   process.stderr.write(`${error}\n`);
   return end(1);
