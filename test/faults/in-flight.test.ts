@@ -38,6 +38,17 @@ const open = await startOpenresty({
                 if key:find("^[mo]:") then ngx.say(key, " ", dict:get(key)) end
             end
         }
+    }
+    location = /half {
+        content_by_lua_block {
+            local dict = ngx.shared.reloadless_inflight
+            for _, key in ipairs(dict:get_keys(0)) do
+                local n = key:match("^w:(%d+)$")
+                if n and tostring(dict:get(key)):match("^%d+") == ngx.var.arg_pid then
+                    ngx.say((dict:incr("o:" .. n .. ":" .. ngx.var.arg_peer, 1, 0)))
+                end
+            end
+        }
     }`,
 });
 const { admin, nginx, web } = open;
@@ -160,3 +171,22 @@ for (const balance of ['round_robin', 'least_conn']) {
     });
   });
 }
+
+test('a worker killed between its share and the count of a peer leaves no wrong count', async () => {
+  const { good } = await startBackends();
+  const [peer = ''] = good;
+  await admin.write('PUT', '/v1/upstreams', {
+    upstreams: { web: { peers: peersOf([peer, { max_conns: 5 }]) } },
+  });
+  const victim = nginx.workers()[0] ?? 0;
+  await until('it is known', async () => {
+    return (await web.get(`/half?pid=${victim}&peer=web:${peer}`)).startsWith('1');
+  });
+  const slow = Array.from({ length: 3 }, () => web.get('/late'));
+  process.kill(victim, 'SIGKILL');
+  await Promise.allSettled(slow);
+  await until('its share is given back', async () => {
+    assert.deepEqual(await held(), {});
+    return true;
+  });
+});

@@ -45,6 +45,17 @@ local function count(key)
 end
 
 
+-- Fewer. A worker counts its share first and last: one that is killed in
+-- between has a share of what the peer's count lacks. That is too low once the
+-- share is given back, and falls below 0 when nothing is under way.
+local function lower(id, n)
+    local left = dict:incr("m:" .. id, -n)
+    if left and left < 0 then
+        dict:incr("m:" .. id, -left)
+    end
+end
+
+
 --- Whether there is the dict.
 function _M.has_dict()
     return dict ~= nil
@@ -61,16 +72,21 @@ function _M.acquire(peer)
     end
 
     local id = peer.id
+    local is_shared = share and count(share .. id)
     local all = count("m:" .. id)
-    if not all then
-        complain(is_full)
-        return false
-    elseif all > peer.max_conns then
-        dict:incr("m:" .. id, -1)
+    if not all or all > peer.max_conns then
+        if all then
+            lower(id, 1)
+        else
+            complain(is_full)
+        end
+        if is_shared then
+            dict:incr(share .. id, -1)
+        end
         return false
     end
 
-    if not (share and count(share .. id)) then
+    if not is_shared then
         complain(is_full)
     end
     return true
@@ -79,10 +95,10 @@ end
 
 --- Gives it back.
 function _M.release(peer)
+    lower(peer.id, 1)
     if share then
         dict:incr(share .. peer.id, -1)
     end
-    dict:incr("m:" .. peer.id, -1)
 end
 
 
@@ -94,7 +110,7 @@ local function reap(n)
         -- not 0: a worker of another generation was quicker
         if held and dict:incr(key, -held) == 0 then
             dict:delete(key)
-            dict:incr("m:" .. sub(key, #prefix + 1), -held)
+            lower(sub(key, #prefix + 1), held)
         end
     end
     dict:delete("w:" .. n)
