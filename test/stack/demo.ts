@@ -193,11 +193,12 @@ upstreams: { web: {} }
   undo.push(watch(parts, control));
 }
 
-let ending: Promise<never> | undefined;
+let isEnding = false;
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   // A Ctrl-C comes twice, from the terminal and from npm.
   process.on(signal, () => {
-    ending ??= end(0);
+    if (!isEnding) void end(0);
+    isEnding = true;
   });
 }
 main().catch((error: unknown) => {

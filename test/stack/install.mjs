@@ -22,6 +22,7 @@ const packages = {
     'lua-check': 'luacheck',
     openssl: 'openssl',
     faketime: 'faketime',
+    curl: 'curl',
   },
   bench: { wrk: 'wrk' },
   nginx: { debootstrap: 'debootstrap' },
