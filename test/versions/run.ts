@@ -16,7 +16,7 @@ const store = join(parts, 'versions');
 /** nginx, and what the tests need beside node and Consul, which are this machine's. */
 const packages = [
   ...['nginx', 'libnginx-mod-http-lua', 'lua-cjson'],
-  ...['luajit', 'lua-busted', 'openssl', 'faketime'],
+  ...['luajit', 'lua-busted', 'openssl', 'faketime', 'curl'],
 ];
 
 /** Runs the command that follows where its mounts and processes end with it, and it with us. */
