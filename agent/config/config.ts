@@ -76,7 +76,7 @@ export function watchesOn(streams: number): number {
 }
 
 /** So many watches the connections of the budget carry at best. Over TLS, Consul speaks HTTP/2. */
-export function mostWatches({ endpoints, max_connections }: ConsulConfig): number {
+function mostWatches({ endpoints, max_connections }: ConsulConfig): number {
   const isTls = endpoints.every(({ url }) => url.startsWith('https:'));
   return isTls
     ? max_connections * watchesOn(streamsPerConnection)

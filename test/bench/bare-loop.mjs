@@ -4,6 +4,7 @@
 //   node bare-loop.mjs CONSUL ADMIN AUTHORIZATION SERVICE…
 
 import { Agent, request } from 'node:http';
+import { createPatcher } from './loop.mjs';
 
 const [consul = '', admin = '', authorization = '', ...services] = process.argv.slice(2);
 const agent = new Agent({ keepAlive: true });
@@ -33,28 +34,13 @@ function send(url, method = 'GET', body = undefined) {
 /** @param {string} service */
 async function watch(service) {
   let index = '0';
-  let had = '';
-  /** @type {string[]} */
-  let addresses = [];
+  const patchOf = createPatcher(service, 'bare');
   for (;;) {
     const url = `${consul}/v1/health/service/${service}?stale&index=${index}&wait=25s`;
     const answer = await send(url);
     index = answer.headers['x-consul-index'];
-    /** @type {Record<string, object | null>} */
-    const peers = {};
-    for (const { Service } of JSON.parse(answer.text)) {
-      peers[`${Service.Address}:${Service.Port}`] = {
-        weight: Service.Weights.Passing,
-        id: Service.ID,
-      };
-    }
-    const has = JSON.stringify(peers);
-    if (has === had) continue;
-    had = has;
-    const now = Object.keys(peers);
-    for (const address of addresses) peers[address] ??= null;
-    addresses = now;
-    const patch = { upstreams: { [service]: { owner: 'bare', peers } } };
+    const patch = patchOf(JSON.parse(answer.text));
+    if (patch === undefined) continue;
     await send(`${admin}/v1/upstreams`, 'PATCH', JSON.stringify(patch));
   }
 }

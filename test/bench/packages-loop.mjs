@@ -9,6 +9,7 @@ import { Agent } from 'node:http';
 import Consul from 'consul';
 import got from 'got';
 import pino from 'pino';
+import { createPatcher } from './loop.mjs';
 
 const [consulUrl = '', admin = '', authorization = '', ...services] = process.argv.slice(2);
 const agent = new Agent({ keepAlive: true });
@@ -26,9 +27,7 @@ const openresty = got.extend({
 /** @param {string} service */
 async function watch(service) {
   let index = '0';
-  let had = '';
-  /** @type {string[]} */
-  let addresses = [];
+  const patchOf = createPatcher(service, 'packages');
   for (;;) {
     const ctx = Object.assign(new EventEmitter(), { includeResponse: true });
     /** @type {any} */
@@ -36,21 +35,8 @@ async function watch(service) {
     /** @type {any} */
     const [response, entries] = await consul.health.service(query);
     index = response.headers['x-consul-index'];
-    /** @type {Record<string, object | null>} */
-    const peers = {};
-    for (const { Service } of entries) {
-      peers[`${Service.Address}:${Service.Port}`] = {
-        weight: Service.Weights.Passing,
-        id: Service.ID,
-      };
-    }
-    const has = JSON.stringify(peers);
-    if (has === had) continue;
-    had = has;
-    const now = Object.keys(peers);
-    for (const address of addresses) peers[address] ??= null;
-    addresses = now;
-    const patch = { upstreams: { [service]: { owner: 'packages', peers } } };
+    const patch = patchOf(entries);
+    if (patch === undefined) continue;
     await openresty.patch(`${admin}/v1/upstreams`, { body: JSON.stringify(patch) });
     log.info({ upstream: service }, `${service}: pushed`);
   }
