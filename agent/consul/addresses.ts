@@ -6,17 +6,17 @@ export interface Addresses {
   /** The one that is asked now. */
   readonly current: Transport;
   /**
-   * Asks there. When that fails for what may lie in the address, the next
-   * request goes to the next one.
+   * Asks there. When that fails for what lies in the address, the next request
+   * goes to the next one; for what may lie in the request, to one that answers it.
    *
-   * @param probe asks the first one whether it is well again, where another is used
+   * @param probe asks the same of another one: of the first, whether it is well
+   *   again; without it a failure of the request moves nothing
    * @throws what `request` throws
    */
-  ask<T>(
-    request: (transport: Transport) => Promise<T>,
-    probe?: (first: Transport) => Promise<unknown>,
-  ): Promise<T>;
+  ask<T>(request: (transport: Transport) => Promise<T>, probe?: Probe): Promise<T>;
 }
+
+type Probe = (transport: Transport) => Promise<unknown>;
 
 /** Hears once which address is used from now on. @param why the one before it is not; undefined: the first is back */
 export type Moved = (name: string, why: string | undefined) => void;
@@ -25,16 +25,17 @@ export type Moved = (name: string, why: string | undefined) => void;
 const shortest = 10_000;
 const longest = 300_000;
 
-/** Of the errors, those that another address may not have. */
-const local: ConsulError['code'][] = [
+/** Of the errors, those of an address. */
+const ofAddress: ConsulError['code'][] = [
   'consul/unreachable',
   'consul/closed',
   'consul/timeout',
   'consul/cut-off',
-  'consul/failed',
   'consul/busy',
-  'consul/unusable',
 ];
+
+/** Those that one request may have everywhere, while all others are answered. */
+const ofRequest: ConsulError['code'][] = ['consul/failed', 'consul/unusable'];
 
 /**
  * Tries several addresses in turn, and goes back to the first when it is well.
@@ -53,15 +54,46 @@ export function createAddresses(transports: readonly Transport[], moved: Moved):
   let backSince = Number.NEGATIVE_INFINITY;
   let probeAt = 0;
 
-  function failed(at: Transport, error: unknown): void {
-    if (at !== current || !(error instanceof ConsulError) || !local.includes(error.code)) return;
-    current = transports[transports.indexOf(at) + 1] ?? first;
-    if (current === at) return;
+  function leave(at: Transport, to: Transport, error: ConsulError): void {
+    if (at !== current || to === at) return;
+    current = to;
     why = error.message;
     if (at !== first) return;
     const now = performance.now();
     pause = now - backSince > longest ? shortest : Math.min(longest, pause * 2);
     probeAt = now + pause;
+  }
+
+  function failed(at: Transport, error: unknown, probe: Probe | undefined): void {
+    if (!(error instanceof ConsulError)) return;
+    const others = othersThan(at);
+    if (ofAddress.includes(error.code)) leave(at, others[0] ?? at, error);
+    if (ofRequest.includes(error.code) && probe !== undefined) look(at, others, error, probe);
+  }
+
+  /** All but this one, in turn. */
+  function othersThan(at: Transport): Transport[] {
+    const place = transports.indexOf(at);
+    return [...transports.slice(place + 1), ...transports.slice(0, place)];
+  }
+
+  /** Goes to the first of the others that answers what this one does not. */
+  async function look(
+    at: Transport,
+    others: Transport[],
+    error: ConsulError,
+    probe: Probe,
+  ): Promise<void> {
+    if (at !== current || isProbing) return;
+    isProbing = true;
+    for (const other of others) {
+      const isWell = await probe(other).then(yes, no);
+      if (isWell) {
+        leave(at, other, error);
+        break;
+      }
+    }
+    isProbing = false;
   }
 
   function answered(at: Transport): void {
@@ -70,15 +102,15 @@ export function createAddresses(transports: readonly Transport[], moved: Moved):
     moved(at.name, at === first ? undefined : why);
   }
 
-  async function tryFirst(probe: (first: Transport) => Promise<unknown>): Promise<void> {
+  async function tryFirst(probe: Probe): Promise<void> {
     if (current === first || isProbing || performance.now() < probeAt) return;
     isProbing = true;
-    try {
-      await probe(first);
+    const isWell = await probe(first).then(yes, no);
+    if (isWell) {
       current = first;
       backSince = performance.now();
       answered(first);
-    } catch {
+    } else {
       probeAt = performance.now() + pause;
     }
     isProbing = false;
@@ -96,9 +128,17 @@ export function createAddresses(transports: readonly Transport[], moved: Moved):
         answered(at);
         return answer;
       } catch (error) {
-        failed(at, error);
+        failed(at, error, probe);
         throw error;
       }
     },
   };
+}
+
+function yes(): boolean {
+  return true;
+}
+
+function no(): boolean {
+  return false;
 }

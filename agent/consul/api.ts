@@ -154,7 +154,7 @@ export function createConsulClient(
     try {
       return await addresses.ask(
         (transport) => askAt(transport, read, query, signal),
-        (first) => askAt(first, read, look, closing.signal),
+        (other) => askAt(other, read, look, closing.signal),
       );
     } catch (error) {
       takeNewToken(error);

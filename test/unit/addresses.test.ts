@@ -8,7 +8,7 @@ import { repeatBlockingQuery } from '../../agent/consul/blocking-query.ts';
 import type { ConsulError } from '../../agent/consul/error.ts';
 import { freePort } from '../stack/ports.ts';
 import { until } from '../stack/process.ts';
-import { error, FakeConsul, ok, type Reply } from './fake-consul.ts';
+import { cutOff, error, FakeConsul, ok, type Reply } from './fake-consul.ts';
 
 const query = { service: 'web', filter: undefined, consistency: 'stale' as const };
 const { signal } = new AbortController();
@@ -43,14 +43,8 @@ async function contents(client: ConsulClient, times: number): Promise<unknown[]>
 }
 
 const failing: [what: string, reply: Reply, code: string][] = [
-  ['has a fault', error(500, 'No cluster leader'), 'consul/failed'],
   ['is busy', error(429, 'rate limit exceeded'), 'consul/busy'],
   ['closes the connection', (response) => response.destroy(), 'consul/closed'],
-  [
-    'is no Consul',
-    (response) => response.writeHead(200, { 'content-type': 'text/html' }).end('hi'),
-    'consul/unusable',
-  ],
 ];
 
 for (const [what, reply, code] of failing) {
@@ -66,12 +60,57 @@ for (const [what, reply, code] of failing) {
   });
 }
 
+const noConsul: Reply = (response) => {
+  response.writeHead(200, { 'content-type': 'text/html' }).end('hi');
+};
+
+for (const [what, reply, code] of [
+  ['has a fault', error(500, 'No cluster leader'), 'consul/failed'],
+  ['is no Consul', noConsul, 'consul/unusable'],
+] as const) {
+  test(`another address is used once it answers what the first, which ${what}, does not`, async (t) => {
+    const first = await fake(t, reply);
+    const second = await fake(t, error(500, 'x'));
+    const third = await fake(t, ok(7, ['c']), ok(7, ['c']), ok(7, ['c']));
+    const { client, told } = connect(t, [first.address, second.address, third.address]);
+    assert.deepEqual(await contents(client, 1), [code]);
+    await until('another is used', () => client.name === `Consul at ${third.address}`);
+    assert.equal(second.requests.length, 1);
+    assert.deepEqual(await contents(client, 2), ['c', 'c']);
+    assert.equal(told.length, 1);
+    assert.ok(told[0]?.startsWith(`Consul at ${third.address} Consul at ${first.address}: `));
+  });
+}
+
+test('one request that fails everywhere moves none of the others', async (t) => {
+  const turns = Array.from(
+    { length: 20 },
+    (): Reply => (response) => {
+      const isBad = response.req.url?.includes('/bad?') ?? false;
+      (isBad ? error(500, 'x') : ok(7, ['a']))(response);
+    },
+  );
+  const both = [await fake(t, ...turns), await fake(t, ...turns)];
+  const { client, told } = connect(
+    t,
+    both.map(({ address }) => address),
+  );
+  for (let i = 0; i < 5; i += 1) {
+    const bad = client.health({ ...query, service: 'bad' }, signal);
+    await assert.rejects(bad, { code: 'consul/failed' });
+    await until('the other was asked', () => (both[1]?.requests.length ?? 0) > i);
+    assert.deepEqual(await contents(client, 1), ['a']);
+  }
+  assert.deepEqual(told, []);
+  assert.ok(both[1]?.requests.every(({ url }) => url.pathname.endsWith('/bad')));
+});
+
 test('an address where nothing listens is passed over; behind the last comes the first', async (t) => {
   const none = [await freePort(), await freePort()].map((port) => `http://127.0.0.1:${port}`);
-  const third = await fake(t, ok(7, ['c']), error(500, 'x'));
+  const third = await fake(t, ok(7, ['c']), error(429, 'x'));
   const { client, told } = connect(t, [...none, third.address]);
   const gone = 'consul/unreachable';
-  assert.deepEqual(await contents(client, 6), [gone, gone, 'c', 'consul/failed', gone, gone]);
+  assert.deepEqual(await contents(client, 6), [gone, gone, 'c', 'consul/busy', gone, gone]);
   assert.equal(told.length, 1);
 });
 
@@ -102,7 +141,7 @@ test('the first is used again when a request of its own has shown that it is wel
   const slow: Reply = (response) => {
     answerProbe = () => ok(3, ['a'])(response);
   };
-  const first = await fake(t, error(500, 'x'), error(500, 'x'), slow, ok(3, ['a']));
+  const first = await fake(t, error(429, 'x'), error(429, 'x'), slow, ok(3, ['a']));
   const second = await fake(t, ...Array.from({ length: 20 }, () => ok(7, ['b'])));
   const { client, told } = connect(t, [first.address, second.address]);
   await contents(client, 2);
@@ -130,7 +169,7 @@ test('the first is used again when a request of its own has shown that it is wel
 test('a first that fails again soon after is tried again ever more rarely', async (t) => {
   let time = 0;
   t.mock.method(performance, 'now', () => time);
-  const turns = Array.from({ length: 20 }, (_, i) => (i % 2 === 0 ? error(500, 'x') : ok(3, [])));
+  const turns = Array.from({ length: 20 }, (_, i) => (i % 2 === 0 ? error(429, 'x') : ok(3, [])));
   const first = await fake(t, ...turns);
   const second = await fake(t, ...Array.from({ length: 5000 }, () => ok(7, ['b'])));
   const { client } = connect(t, [first.address, second.address]);
@@ -149,11 +188,14 @@ test('a first that fails again soon after is tried again ever more rarely', asyn
   );
 });
 
-for (const status of [500, 429]) {
-  test(`a watch takes no index to another address behind a ${status}: there it asks at once, and the leader`, async (t) => {
+for (const [what, fault] of [
+  ['a 429', error(429, 'x')],
+  ['a cut', cutOff(901)],
+] as const) {
+  test(`a watch takes no index to another address behind ${what}: there it asks at once, and the leader`, async (t) => {
     let fail = () => {};
     const held: Reply = (response) => {
-      fail = () => error(status, 'x')(response);
+      fail = () => fault(response);
     };
     const first = await fake(t, ok(900, ['a']), held);
     const second = await fake(t, ok(12, ['b']), ok(13, ['c']));
@@ -186,7 +228,7 @@ for (const status of [500, 429]) {
 }
 
 test('a watch that saw no fault moves too when its query has ended', async (t) => {
-  const first = await fake(t, ok(900, ['a']), error(500, 'x'));
+  const first = await fake(t, ok(900, ['a']), error(429, 'x'));
   const second = await fake(t, ok(12, ['b']));
   const { client } = connect(t, [first.address, second.address]);
   const { index } = await client.health(query, signal);
