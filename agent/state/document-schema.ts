@@ -9,10 +9,13 @@ export const peer = z.strictObject({
   weight: field.integer(0, 65_535).exactOptional(),
   backup: field.boolean.exactOptional(),
   drain: field.boolean.exactOptional(),
+  down: field.boolean.exactOptional(),
   id: field.text(1, 255).exactOptional(),
   zone: field.zone.exactOptional(),
   max_conns: field.integer(0, 65_535).exactOptional(),
   slow_start: field.seconds.exactOptional(),
+  max_fails: field.integer(0, 65_535).exactOptional(),
+  fail_timeout: field.seconds.exactOptional(),
 });
 
 const peers = record(

@@ -10,12 +10,17 @@ export interface Peer {
   backup?: boolean;
   /** Keeps its sticky sessions, takes no new ones. */
   drain?: boolean;
+  /** Takes nothing at all. */
+  down?: boolean;
   id?: string;
   zone?: string;
   /** Connections at once; 0 is no limit. */
   max_conns?: number;
   /** Seconds. */
   slow_start?: number;
+  max_fails?: number;
+  /** Seconds. */
+  fail_timeout?: number;
 }
 
 /** By address: `a.b.c.d:port` or `[v6]:port` in canonical form. */
@@ -27,6 +32,9 @@ export interface Settings {
   hash_key?: string;
   /** A cookie's name, or all that it has. */
   sticky?: string | Sticky;
+  /** This one and the next three are the defaults of its peers. */
+  max_conns?: number;
+  slow_start?: number;
   max_fails?: number;
   fail_timeout?: number;
   max_tries?: number;

@@ -128,6 +128,8 @@ export function settings<Time extends z.ZodType<number>>(time: Time) {
     balance: balance.exactOptional(),
     hash_key: hashKey.exactOptional(),
     sticky: sticky.exactOptional(),
+    max_conns: integer(0, 65_535).exactOptional(),
+    slow_start: time.exactOptional(),
     max_fails: integer(0, 65_535).exactOptional(),
     fail_timeout: time.exactOptional(),
     max_tries: integer(1, 100).exactOptional(),

@@ -141,7 +141,7 @@ function inOrder(current: Upstream | undefined, { peers = {}, ...settings }: Ups
 }
 
 function takesTraffic(peer: Peer | undefined): boolean {
-  return peer !== undefined && peer.weight !== 0 && peer.drain !== true;
+  return peer !== undefined && peer.weight !== 0 && peer.drain !== true && peer.down !== true;
 }
 
 function serves(upstream: Upstream): boolean {

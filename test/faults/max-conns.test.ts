@@ -105,6 +105,28 @@ async function assertFree(holding: Awaited<ReturnType<typeof startHolding>>, n: 
   await until('they are gone', () => holding.held.size === before);
 }
 
+test('max_conns of the upstream is that of its peers, as soon as it is there', async () => {
+  const [one, other] = [await startHolding(), await startHolding()];
+  await admin.write('PUT', '/v1/upstreams/web', {
+    max_fails: 0,
+    peers: peersOf(one.peer, [other.peer, { max_conns: 1 }]),
+  });
+  // both workers have built it without a limit
+  for (const worker of await onTwoWorkers(url)) {
+    const pending = worker.send('GET', '/');
+    await until('it is held', () => one.held.size + other.held.size > 0);
+    one.answer();
+    other.answer();
+    await pending;
+  }
+  await admin.write('PATCH', '/v1/upstreams/web', { max_conns: 2 });
+  const sockets = wait(8);
+  await until('they are full', () => one.held.size + other.held.size === 3);
+  await assertFull();
+  assert.deepEqual([one.most, other.most], [2, 1]);
+  for (const socket of sockets) socket.destroy();
+});
+
 test('never more than max_conns at once, over two workers; the rest is turned away', async () => {
   const backends = await Promise.all([1, 2, 3].map(() => startHolding()));
   await put(limit(4, ...backends.map(({ peer }) => peer)));

@@ -92,6 +92,28 @@ test('max_fails failures are needed, and 0 ejects nobody', async () => {
   await assertState(other.peer, 'up');
 });
 
+test('a peer has a max_fails of its own, or that of its upstream as it is now', async () => {
+  const [good, one, two, three] = [
+    await startPeer(),
+    await startSick(),
+    await startSick(),
+    await startSick(),
+  ];
+  await put({ max_fails: 0, fail_timeout: 60 }, good, [one.peer, { max_fails: 2 }], two.peer);
+  assert.deepEqual(await get(60), [200]);
+  assert.equal(one.peer.requests.length, 2);
+  assert.ok(two.peer.requests.length >= 20, `${two.peer.requests.length}`);
+  await assertState(two.peer, 'up');
+
+  const before = two.peer.requests.length;
+  await admin.write('PATCH', '/v1/upstreams/web', { max_fails: 3 });
+  await admin.write('PATCH', '/v1/upstreams/web', { peers: { [three.peer.address]: {} } });
+  await get(60);
+  assert.equal(two.peer.requests.length, before + 3);
+  assert.equal(three.peer.requests.length, 3);
+  assert.equal(one.peer.requests.length, 2);
+});
+
 test('failures further apart than fail_timeout do not add up', async () => {
   const good = await startPeer();
   let cuts = 0;
@@ -280,6 +302,16 @@ for (const balance of ['round_robin', 'least_conn', 'random', 'ewma']) {
     });
   });
 }
+
+test('slow_start of the upstream is that of its peers', async () => {
+  const [old, fresh, quick] = (await startPeers(3)) as [Peer, Peer, Peer];
+  await put({}, old);
+  await get(1);
+  await put({ slow_start: 600 }, old, fresh, [quick, { slow_start: 0 }]);
+  await get(100);
+  assert.ok(fresh.requests.length < 10, `${fresh.requests.length}`);
+  assert.ok(quick.requests.length > 40, `${quick.requests.length}`);
+});
 
 test('slow_start raises the share of a peer that is back', async () => {
   const good = await startPeer();

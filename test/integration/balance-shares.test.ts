@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type Peer, peersOf, startPeer, startPeers, startWaiting } from './backends.ts';
-import { type Client, onTwoWorkers, startOpenresty } from './openresty.ts';
+import { type Client, onTwoWorkers, peerStatus, startOpenresty } from './openresty.ts';
 
 const open = await startOpenresty({
   servers: `
@@ -82,10 +82,13 @@ test('peers of equal weight take turns, and keep them when others come and go', 
   assert.deepEqual(await sequence(10), weighted);
 });
 
-test('weight 0 and drain take nothing new', async () => {
+test('weight 0, drain and down take nothing new', async () => {
   const [a, b, c] = (await startPeers(3)) as [Peer, Peer, Peer];
   await put(a, [b, { weight: 0 }], [c, { drain: true }]);
   assert.deepEqual(counts(await sequence(9)), { [a.address]: 9 });
+  await put(a, [b, { down: true }], [c, { down: true, backup: true }]);
+  assert.deepEqual(counts(await sequence(9)), { [a.address]: 9 });
+  assert.equal((await peerStatus(admin, b)).state, 'down');
   await put([a, { weight: 0 }], [b, { weight: 0, backup: true }], [c, { drain: true }]);
   assert.equal((await web.send('GET', '/')).status, 503);
   await put([a, { drain: false }], [b, { weight: 1 }], c);

@@ -244,6 +244,17 @@ test('a peer that drains or has weight 0 keeps its clients and gets no new ones'
   }
 });
 
+test('a peer that is down lets its clients go, and has them back', async () => {
+  const [a, b] = await three();
+  await put(a, b);
+  const [visitor, other] = [await visitorOf(a), await visitorOf(a)];
+  await put([a, { down: true }], b);
+  assert.equal(await visitor.visit(), b.address);
+  await visitor.assertHeld(b.address);
+  await put([a, { drain: true }], b);
+  await other.assertHeld(a.address);
+});
+
 test('a draining peer that refuses lets its clients go to those that are left', async () => {
   const [a, b] = await three();
   await put(a, b);

@@ -34,10 +34,13 @@ local function random_peer()
         weight = maybe(random(0, 65535)),
         backup = one_of(true, false, nil),
         drain = one_of(true, false, nil),
+        down = one_of(true, nil),
         id = maybe(random_text()),
         zone = maybe(random_text()),
         max_conns = maybe(random(0, 65535)),
         slow_start = maybe(random(0, 86400000) / 1000),
+        max_fails = maybe(random(0, 65535)),
+        fail_timeout = maybe(random(0, 86400000) / 1000),
     }
 end
 

@@ -15,10 +15,13 @@ end
 
 local function new(settings, count, slow_start)
     local judge, peers = fitness.new(), {}
-    judge:use(round_robin, settings, 0)
+    judge:use(round_robin, nil, 0)
     for i = 1, count do
-        peers[i] = new_peer(tostring(i), { weight = 10,
-                                           slow_start = slow_start })
+        peers[i] = new_peer(tostring(i), {
+            weight = 10, slow_start = slow_start,
+            max_fails = settings.max_fails,
+            fail_timeout = settings.fail_timeout,
+        })
         judge:join(peers[i], false, 0)
     end
     return judge, peers
@@ -187,6 +190,15 @@ describe("slow start", function()
         local counts = shares(judge, peers, 1000, 7)
         assert.is_true(counts[1] > 30 and counts[1] < 150)
         assert.same({ 500, 500 }, shares(judge, peers, 1000, 20))
+    end)
+
+    it("is over when it is taken away", function()
+        local judge, peers = new({}, 2)
+        peers[3] = new_peer("3", { weight = 10, slow_start = 10 })
+        judge:join(peers[3], true, 100)
+        peers[3].slow_start = 0
+        judge:reweigh(peers[3], 100)
+        assert.same({ 20, 20, 20 }, shares(judge, peers, 60, 100))
     end)
 
     it("does not slow a first start", function()

@@ -154,9 +154,10 @@ end
 describe("a retry when peers are full", function()
     it("asks some of them, whatever else is due first", function()
         local judge, peers = fitness.new(), {}
-        judge:use(pickers.load().round_robin, { fail_timeout = 0.02 }, 0)
+        judge:use(pickers.load().round_robin, nil, 0)
         for i = 1, 20 do
-            peers[i] = new_peer(tostring(i), { weight = 1, slow_start = 0.1 })
+            peers[i] = new_peer(tostring(i), { weight = 1, slow_start = 0.1,
+                                               fail_timeout = 0.02 })
             judge:join(peers[i], i == 2, 1)
         end
         judge:failed(peers[1], false, 1)
@@ -177,7 +178,7 @@ describe("a retry when peers are full", function()
 
     it("asks none that has failed meanwhile", function()
         local judge = fitness.new()
-        judge:use(pickers.load().round_robin, {}, 0)
+        judge:use(pickers.load().round_robin, nil, 0)
         local peer = new_peer("1", { weight = 1 })
         judge:join(peer, false, 0)
         judge:filled(peer, 1)

@@ -14,9 +14,9 @@ local sort = table.sort
 
 
 local function state_of(fields, ejected)
-    if fields.drain then
+    if fields.drain and not fields.down then
         return "drain"
-    elseif fields.weight == 0 then
+    elseif fields.down or fields.weight == 0 then
         return "down"
     end
     return ejected and "ejected" or "up"

@@ -45,12 +45,12 @@ local function weight_of(peer, now)
         return peer.weight
     end
 
-    local share = (now - peer.ramp_from) / peer.slow_start
-    if share >= 1 then
+    local seconds = now - peer.ramp_from
+    if seconds >= peer.slow_start then
         peer.ramp_from = nil
         return peer.weight
     end
-    return peer.weight * max(share, 1 / ramp_steps)
+    return peer.weight * max(seconds / peer.slow_start, 1 / ramp_steps)
 end
 
 
@@ -80,25 +80,23 @@ end
 
 
 local function start_slowly(self, peer, now)
-    if self.ramps and (peer.slow_start or 0) > 0 then
+    if self.ramps and peer.slow_start > 0 then
         peer.ramp_from = now
     end
 end
 
 
---- Takes over the settings of the upstream.
+--- Takes over how the upstream balances.
 -- @param picker a module of picker/list
--- @param settings of the upstream
-function _M:use(picker, settings, now)
-    self.max_fails = settings.max_fails or 1
-    self.fail_timeout = settings.fail_timeout or 10
-    if self.picker == picker and self.zone == settings.zone then
+-- @param zone the preferred one, or nil
+function _M:use(picker, zone, now)
+    if self.picker == picker and self.zone == zone then
         return
     end
 
-    self.picker, self.zone = picker, settings.zone
+    self.picker, self.zone = picker, zone
     self.ramps = not picker.whole_weights
-    self.tiers = tiers.new(picker, settings.zone)
+    self.tiers = tiers.new(picker, zone)
     for peer in pairs(self.members) do
         settle(self, peer, now)
     end
@@ -137,7 +135,7 @@ end
 
 local function eject(self, peer, now)
     peer.ejected, peer.probe = true, nil
-    peer.until_time = now + self.fail_timeout
+    peer.until_time = now + peer.fail_timeout
     self.ejected[peer] = true
     settle(self, peer, now)
 end
@@ -157,24 +155,24 @@ end
 function _M:failed(peer, was_open, now)
     local was_pooled = was_open and peer.is_pooled
     peer.is_pooled = false
-    if self.max_fails == 0 or not self.members[peer] then
+    if peer.max_fails == 0 or not self.members[peer] then
         return
     end
     if was_pooled
-       and now - (peer.spared_at or -1 / 0) > self.fail_timeout
+       and now - (peer.spared_at or -1 / 0) > peer.fail_timeout
     then
         peer.spared_at = now
         return
     end
 
     if not peer.ejected
-       and now - (peer.failed_at or now) > self.fail_timeout
+       and now - (peer.failed_at or now) > peer.fail_timeout
     then
         peer.fails = 0
     end
     peer.fails = peer.fails + 1
     peer.failed_at = now
-    if peer.fails >= self.max_fails then
+    if peer.fails >= peer.max_fails then
         eject(self, peer, now)
     end
 end
@@ -190,7 +188,7 @@ function _M:answered(peer, now)
     if peer.probe then
         start_slowly(self, peer, now)
         restore(self, peer, now)
-    elseif not peer.ejected and now - peer.failed_at > self.fail_timeout then
+    elseif not peer.ejected and now - peer.failed_at > peer.fail_timeout then
         peer.fails = 0
     end
 end
@@ -276,7 +274,7 @@ function _M:pick(tried, key, clock)
     if peer and peer.probe then
         -- until this request is over, no other tries it
         peer.ejected, self.ejected[peer] = true, true
-        peer.until_time = now + self.fail_timeout
+        peer.until_time = now + peer.fail_timeout
         settle(self, peer, now)
     end
     return peer

@@ -24,13 +24,16 @@ function _M.new(upstream, key, paces)
         port = parsed.port,
         phase = random(),       -- its place in the turns of this worker
 
-        -- upstream: as the document has it
+        -- upstream: as the document has it, with the defaults of its upstream
         weight = 0,
         backup = false,
         drain = false,
+        down = false,
         zone = false,
         max_conns = 0,
-        slow_start = false,     -- seconds
+        slow_start = 0,         -- seconds
+        max_fails = 1,
+        fail_timeout = 10,      -- seconds
         is_in = false,          -- takes new traffic
 
         -- shared/counters

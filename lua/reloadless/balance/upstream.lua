@@ -21,6 +21,8 @@ local _M = {}
 local mt = { __index = _M }
 
 local timeouts = { "connect_timeout", "send_timeout", "read_timeout" }
+-- What peers have that say nothing of it themselves.
+local defaults = { "max_conns", "slow_start", "max_fails", "fail_timeout" }
 
 local pickers = list.load()
 
@@ -32,7 +34,7 @@ function _M.new(name)
         name = name,
         seen = nil,             -- the table's version at the last sync
         have = nil,             -- what reader.upstream gave, bodies aside
-        settings = false,
+        settings = {},
         observe = false,        -- the function of its picker, if it has one
         key = false,            -- function that gives the text to hash
         cookie = false,         -- the variable of the sticky cookie
@@ -52,7 +54,7 @@ end
 
 
 local function takes_new_traffic(peer)
-    return peer.weight > 0 and not peer.drain
+    return peer.weight > 0 and not peer.drain and not peer.down
 end
 
 
@@ -65,12 +67,17 @@ local function leave(self, peer)
 end
 
 
+-- A client whose cookie names the peer stays with it, unless it is down.
+local function name_by_token(self, peer)
+    if self.by_token then
+        self.by_token[md5(peer.key)] = not peer.down and peer or nil
+    end
+end
+
+
 local function new_peer(self, key)
     local peer = peers.new(self.name, key, self.paces)
     self.peers[key] = peer
-    if self.by_token then
-        self.by_token[md5(key)] = peer
-    end
     return peer
 end
 
@@ -83,12 +90,17 @@ local function upsert(self, key, fields, now)
         leave(self, peer)
     end
 
+    local settings = self.settings
     peer.weight = fields.weight or 1
     peer.backup = fields.backup
     peer.drain = fields.drain
+    peer.down = fields.down
     peer.zone = fields.zone
-    peer.max_conns = fields.max_conns or 0
-    peer.slow_start = fields.slow_start
+    peer.max_conns = fields.max_conns or settings.max_conns or 0
+    peer.slow_start = fields.slow_start or settings.slow_start or 0
+    peer.max_fails = fields.max_fails or settings.max_fails or 1
+    peer.fail_timeout = fields.fail_timeout or settings.fail_timeout or 10
+    name_by_token(self, peer)
     if not takes_new_traffic(peer) then
         return leave(self, peer)
     end
@@ -140,11 +152,22 @@ local function apply_peers(self, read, now)
 end
 
 
+-- Those that say nothing of a default themselves may be others now.
+local function upsert_all(self, now)
+    for _, members in pairs(self.members) do
+        for key, fields in pairs(members) do
+            upsert(self, key, fields, now)
+        end
+    end
+end
+
+
 local function apply_settings(self, settings, now)
+    local before = self.settings
     self.settings = settings
     local picker = pickers[settings.balance or "round_robin"]
     self.observe = picker.observe or false
-    self.fitness:use(picker, settings, now)
+    self.fitness:use(picker, settings.zone, now)
     for _, name in ipairs(timeouts) do
         -- 0 leaves nginx's own, and ngx.balancer would raise on it
         if settings[name] == 0 then
@@ -162,8 +185,14 @@ local function apply_settings(self, settings, now)
         self.by_token = nil
     elseif not self.by_token then
         self.by_token = {}
-        for key, peer in pairs(self.peers) do
-            self.by_token[md5(key)] = peer
+        for _, peer in pairs(self.peers) do
+            name_by_token(self, peer)
+        end
+    end
+
+    for _, name in ipairs(defaults) do
+        if before[name] ~= settings[name] then
+            return upsert_all(self, now)
         end
     end
 end
@@ -199,7 +228,7 @@ end
 
 --- @param token that a sticky cookie holds
 -- @return the peer that it names, even one that takes no new traffic; nil when
---   that peer is gone, ejected or full
+--   that peer is gone, down, ejected or full
 function _M:stuck(token)
     local peer = self.by_token[token]
     if peer and not peer.ejected and not peer.full then

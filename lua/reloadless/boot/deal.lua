@@ -10,7 +10,7 @@ local _M = {}
 
 
 local function takes_new_traffic(peer)
-    return peer.weight ~= 0 and not peer.drain
+    return peer.weight ~= 0 and not peer.drain and not peer.down
 end
 
 

@@ -156,10 +156,13 @@ _M.peer = list({
     { "weight", integer(0, 65535) },
     { "backup", boolean },
     { "drain", boolean },
+    { "down", boolean },
     { "id", text(255) },
     { "zone", text(255) },
     { "max_conns", limit },
     { "slow_start", seconds(86400) },
+    { "max_fails", integer(0, 65535) },
+    { "fail_timeout", seconds(86400) },
 })
 
 --- Of sticky, where it is an object.
@@ -178,6 +181,8 @@ _M.upstream = list({
     { "balance", one_of(pickers.names) },
     { "hash_key", variables },
     { "sticky", sticky, _M.sticky },
+    { "max_conns", limit },
+    { "slow_start", seconds(86400) },
     { "max_fails", integer(0, 65535) },
     { "fail_timeout", seconds(86400) },
     { "max_tries", integer(1, 100) },
