@@ -48,6 +48,8 @@ interface View {
   /** Those of the configuration, and those that were found and have an instance. */
   upstreams: Map<string, UpstreamConfig>;
   state: State;
+  /** Settles when the sources that a target has asked for last are read. */
+  reading: Promise<void>;
 }
 
 interface Result {
@@ -98,6 +100,7 @@ async function syncAll(
     finders: config.discover.map(createFinder),
     upstreams: new Map(config.upstreams),
     state: createState(() => {}),
+    reading: Promise.resolve(),
   };
   const { dryRun, exitCode } = options;
   try {
@@ -108,24 +111,24 @@ async function syncAll(
     let differs = false;
     const served: Document[] = [];
     let others = 0;
-    for (const client of clients) {
-      try {
-        const result = await retry(() => syncTarget(client, view, output, signal), signal);
-        for (const line of result.faults) output.err(`reloadless: ${line}`);
-        failed ||= result.faults.length > 0;
-        differs ||= result.differs;
-        if (result.found === undefined) others += 1;
-        else served.push(result.found);
-      } catch (error) {
-        signal.throwIfAborted();
-        output.err(`reloadless: ${reason(error)}`);
+    // At once, so that none waits for one that does not answer; told in their order.
+    const ends = clients.map((client) => syncOne(client, view, signal));
+    for (const end of ends) {
+      const { say, result } = await end;
+      say(output);
+      if (result === undefined) {
         failed = true;
-      } finally {
-        client.close();
+        continue;
       }
+      failed ||= result.faults.length > 0;
+      differs ||= result.differs;
+      if (result.found === undefined) others += 1;
+      else served.push(result.found);
     }
-    // Where others have all targets, the snapshot is theirs too.
-    if (config.snapshot !== undefined && !dryRun && others < clients.length) {
+    signal.throwIfAborted();
+    // Where others have all targets that answer, the snapshot is theirs too.
+    const isOfOthers = others > 0 && served.length === 0;
+    if (config.snapshot !== undefined && !dryRun && !isOfOthers) {
       await writeSnapshot(config.snapshot, view.state, config.owner, served);
     }
     if (failed) return 1;
@@ -133,6 +136,35 @@ async function syncAll(
   } finally {
     consul.close();
   }
+}
+
+interface End {
+  /** Writes what there is to say of it. */
+  say: (output: Output) => void;
+  /** undefined: it has failed. */
+  result: Result | undefined;
+}
+
+/** Never throws: what goes wrong with one target is that one's. */
+async function syncOne(client: AdminClient, view: View, signal: AbortSignal): Promise<End> {
+  const lines: [keyof Output, string][] = [];
+  const kept: Output = {
+    out: (line) => lines.push(['out', line]),
+    err: (line) => lines.push(['err', line]),
+  };
+  let result: Result | undefined;
+  try {
+    result = await retry(() => syncTarget(client, view, kept, signal), signal);
+    for (const line of result.faults) kept.err(`reloadless: ${line}`);
+  } catch (error) {
+    if (!signal.aborted) kept.err(`reloadless: ${reason(error)}`);
+  } finally {
+    client.close();
+  }
+  const say = (output: Output) => {
+    for (const [to, line] of lines) output[to](line);
+  };
+  return { say, result };
 }
 
 /** Asks for the catalogue once, if there are rules. */
@@ -243,7 +275,12 @@ async function syncTarget(
   const { document } = mirror;
   const { config, options, state } = view;
   const { prune, dryRun } = options;
-  if (prune) await readOthers(view, document, output, signal);
+  if (prune) {
+    // One after the other: what one is asking for, the next is to know.
+    const read = () => readOthers(view, document, output, signal);
+    view.reading = view.reading.then(read, read);
+    await view.reading;
+  }
   const faults = keepDoubtful(document, config, state);
   const { patch, foreign } = difference(document, allNames(document, state), state, config.owner);
   sayUnpruned(client.name, document, config, state, output);

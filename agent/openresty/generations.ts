@@ -103,6 +103,9 @@ export function startGenerations(options: TargetOptions): Target {
     get isWaiting() {
       return [...members.values()].some(({ isWaiting }) => isWaiting);
     },
+    get isFailing() {
+      return [...members.values()].every(({ isFailing }) => isFailing);
+    },
     changed(name) {
       for (const target of members.values()) target.changed(name);
     },

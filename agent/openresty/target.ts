@@ -16,6 +16,8 @@ import { undone } from './undone.ts';
 export interface Target {
   /** An agent of another configuration has the target. */
   readonly isWaiting: boolean;
+  /** It fails, which the log has said: whose it is now is not known. */
+  readonly isFailing: boolean;
   /** What is desired of an upstream is another now; without a name: perhaps of each. */
   changed(name?: string): void;
   /** @throws Error when the token file cannot be read */
@@ -63,8 +65,8 @@ export function startTarget(options: TargetOptions): Target {
   let dirty: Set<string> | undefined;
   /** Those that the log has said to be of others. */
   const foreign = new Set<string>();
-  /** The log has said that the target fails. */
-  let reported = false;
+  /** The target fails, which the log has said. */
+  let isFailing = false;
 
   async function read(): Promise<void> {
     const found = await client.get(mirror?.etag, signal);
@@ -167,9 +169,9 @@ export function startTarget(options: TargetOptions): Target {
     // A write without an answer may have been taken.
     left = undefined;
     const line = `${reason(error)}: trying again`;
-    if (reported) log.debug({ err: error }, line);
+    if (isFailing) log.debug({ err: error }, line);
     else log.error({ err: error }, line);
-    reported = true;
+    isFailing = true;
   }
 
   async function run(): Promise<void> {
@@ -183,8 +185,8 @@ export function startTarget(options: TargetOptions): Target {
         }
         // In time, and behind the push: a change does not wait for it.
         await isOurs();
-        if (reported) log.info(`${client.name}: answers again`);
-        reported = false;
+        if (isFailing) log.info(`${client.name}: answers again`);
+        isFailing = false;
         failures = 0;
         woken = await waker.wait(interval);
       } catch (error) {
@@ -201,6 +203,9 @@ export function startTarget(options: TargetOptions): Target {
   return {
     get isWaiting() {
       return isWaiting;
+    },
+    get isFailing() {
+      return isFailing;
     },
     changed(name) {
       if (name === undefined) dirty = undefined;

@@ -13,7 +13,7 @@ export interface Targets {
   prepare(configs: TargetConfig[]): () => void;
   /** What is desired of an upstream is another now; without a name: perhaps of each. */
   changed(name?: string): void;
-  /** Agents of another configuration have all of them. */
+  /** Agents of another configuration have all that answer. */
   areOfOthers(): boolean;
   /** Leaves the targets as they are, and gives our leases back. */
   stop(): Promise<void>;
@@ -47,7 +47,11 @@ export function createTargets(options: Omit<TargetOptions, 'client'>): Targets {
     changed(name) {
       for (const target of targets.values()) target.changed(name);
     },
-    areOfOthers: () => [...targets.values()].every(({ isWaiting }) => isWaiting),
+    areOfOthers() {
+      const all = [...targets.values()];
+      const isOfOthers = ({ isWaiting, isFailing }: Target) => isWaiting || isFailing;
+      return all.some(({ isWaiting }) => isWaiting) && all.every(isOfOthers);
+    },
     async stop() {
       await Promise.all([...targets.values()].map((target) => target.stop()));
     },

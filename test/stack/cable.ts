@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 
-/** TCP between two parts, that can be counted, cut, and made deaf. */
+/** TCP between two parts, that can be counted, cut, slowed down, and made deaf. */
 export class Cable {
   readonly #server;
   /** Those that are open, as the one who connects has them. */
@@ -9,13 +9,20 @@ export class Cable {
   port = 0;
   /** So many there have been. */
   opened = 0;
+  /** How late what the target says arrives, in ms. */
+  #late = 0;
 
   private constructor(target: number) {
     this.#server = createServer((near) => {
       const far = connect(target, '127.0.0.1');
       this.opened += 1;
       this.connections.add(near);
-      near.pipe(far).pipe(near);
+      near.pipe(far);
+      far.on('data', (chunk) => {
+        if (this.#late === 0) near.write(chunk);
+        else setTimeout(() => near.write(chunk), this.#late);
+      });
+      far.on('end', () => near.end());
       for (const [one, other] of [
         [near, far],
         [far, near],
@@ -36,6 +43,11 @@ export class Cable {
     await once(cable.#server, 'listening');
     cable.port = (cable.#server.address() as AddressInfo).port;
     return cable;
+  }
+
+  /** From now on what the target says takes so many ms; what is on its way goes on as it was. */
+  late(ms: number): void {
+    this.#late = ms;
   }
 
   /** Nothing goes to the target any more, and nobody is told. */
