@@ -98,6 +98,8 @@ export function startTarget(options: TargetOptions): Target {
     dirty = new Set();
     const found = difference(has.document, names, options.state, options.who().owner);
     reportForeign(names, found.foreign);
+    // Many targets have the same: it is kept once.
+    putSubset(has.document, found.same, Object.keys(found.same.upstreams));
     const patch = refusals.due(found.patch);
     if (patch === undefined) {
       left = has.document;

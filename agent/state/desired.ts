@@ -41,6 +41,8 @@ function shouldHave(
 export interface Difference {
   /** undefined: there is none. */
   patch: DocumentPatch | undefined;
+  /** Those that are as they should be, made of what the state has. */
+  same: Document;
   /** Those whose name is desired, and that are of another owner or of nobody. */
   foreign: string[];
 }
@@ -74,7 +76,9 @@ export function difference(
   const document = (upstreams: [string, Upstream][]) => ({
     upstreams: Object.fromEntries(upstreams),
   });
-  return { patch: diffDocuments(document(from), document(to)), foreign: foreigners };
+  const patch = diffDocuments(document(from), document(to));
+  const same = to.filter(([name]) => entry(patch?.upstreams ?? {}, name) === undefined);
+  return { patch, same: document(same), foreign: foreigners };
 }
 
 /** The names of all upstreams that a target has or should have. */

@@ -96,7 +96,7 @@ async function start(t: TestContext, n: number) {
     observed += 1;
     state.observe(name, { instances: 1, peers: peers(weight) }, 0);
   };
-  return { looks, patches, leases, calls, observe, gets: () => gets };
+  return { looks, patches, leases, calls, observe, state, upstreams, gets: () => gets };
 }
 
 test('a change is compared and sent alone, whatever else there is', async (t) => {
@@ -119,6 +119,17 @@ test('a look at a target where nothing has changed looks at no upstream', async 
   const { looks, gets } = await start(t, 50);
   await until('two looks', () => gets() >= 3);
   assert.deepEqual([...looks.keys()], []);
+});
+
+test('what targets have as they should is kept once', async (t) => {
+  const n = 3;
+  const { observe, upstreams, state, patches } = await start(t, n);
+  for (let i = 0; i < n; i += 1) observe(`u${i}`, 1);
+  await until('none differs', () => state.get('u2')?.live);
+  await until('all share', () =>
+    Object.entries(upstreams).every(([name, { peers }]) => peers === state.get(name)?.peers),
+  );
+  assert.deepEqual(patches, []);
 });
 
 test('a change does not wait for a renewal of the lease', async (t) => {
