@@ -8,7 +8,7 @@
 //
 // --agents names other builds (comma-separated) to be measured beside this one.
 import { once } from 'node:events';
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { Agent, request } from 'node:http';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -22,6 +22,7 @@ import { start, stop, until } from '../stack/process.ts';
 import { authorization, tokenFile } from '../stack/token.ts';
 import { measureLargeTable } from './large-table.ts';
 import { percentile, spread } from './statistics.ts';
+import { cpuMs, residentMiB } from './usage.ts';
 
 const { values: options } = parseArgs({
   options: {
@@ -50,18 +51,6 @@ interface Sidecar {
   perChange: number[];
   /** p99 of the requests in ms, of each round. */
   p99: number[];
-}
-
-/** ns on a processor, of all threads. */
-function cpuMs(pid: number): number {
-  return readdirSync(`/proc/${pid}/task`)
-    .map((task) => readFileSync(`/proc/${pid}/task/${task}/schedstat`, 'utf8').split(' ')[0])
-    .reduce((sum, ns) => sum + Number(ns) / 1e6, 0);
-}
-
-function residentMiB(pid: number): number {
-  const status = readFileSync(`/proc/${pid}/status`, 'utf8');
-  return Number(/VmRSS:\s+(\d+)/.exec(status)?.[1]) / 1024;
 }
 
 const { folder, remove } = temporaryFolder();
