@@ -12,6 +12,8 @@ import type { Document } from './state/document.ts';
 import { type Change, createState } from './state/state.ts';
 import { logChange } from './telemetry/changes.ts';
 import { type Log, reason } from './telemetry/log.ts';
+import { createChangeCommand } from './telemetry/on-change.ts';
+import { createQuiet } from './util/quiet.ts';
 
 export interface Agent {
   /**
@@ -48,8 +50,20 @@ export function startAgent(first: Config, log: Log): Agent {
   function happened(change: Change): void {
     logChange(log, change);
     // A held observation changes nothing as yet.
-    if (change.kind !== 'held') changed(change.upstream);
+    if (change.kind !== 'held') {
+      const settle = onlyAdds(change) ? set.upstreams.get(change.upstream)?.settle : undefined;
+      if (settle === undefined) quiet.atOnce(change.upstream);
+      else quiet.soon(change.upstream, settle);
+    }
     set.happened(change);
+  }
+
+  /** Whether it may wait: nothing leaves or is changed, and there were peers before. */
+  function onlyAdds(change: Change): boolean {
+    if (change.kind !== 'observed' || change.changes === undefined) return false;
+    const { added, removed, changed } = change.changes;
+    const peers = Object.keys(state.get(change.upstream)?.peers ?? {}).length;
+    return removed.length === 0 && changed.length === 0 && peers > added.length;
   }
 
   /** @param name of the upstream of which something else is desired; undefined: of any */
@@ -100,6 +114,8 @@ export function startAgent(first: Config, log: Log): Agent {
     };
   }
 
+  const quiet = createQuiet(changed);
+  const command = createChangeCommand(() => config.on_change, log);
   const set = createUpstreamSet({
     state,
     log,
@@ -121,6 +137,7 @@ export function startAgent(first: Config, log: Log): Agent {
     learnt,
     who: () => who,
     gained: () => changed(),
+    applied: command.applied,
     log,
   });
 
@@ -173,6 +190,8 @@ export function startAgent(first: Config, log: Log): Agent {
     reload,
     async stop() {
       sources.stop();
+      quiet.stop();
+      command.stop();
       await Promise.all([targets.stop(), snapshot?.stop()]);
     },
   };

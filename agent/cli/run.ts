@@ -2,6 +2,7 @@ import { startAgent } from '../agent.ts';
 import { type Flags, loadConfig } from '../config/resolve.ts';
 import { createLog, reason } from '../telemetry/log.ts';
 import { compileAtOnce } from '../util/frugal.ts';
+import { writePidFile } from '../util/pid-file.ts';
 
 /** Writes of the snapshot, and then of the log, may take this long when we are told to end, in ms. */
 export const grace = 500;
@@ -24,6 +25,7 @@ export async function run(flags: Flags): Promise<number> {
     `watching ${[...config.upstreams.keys(), ...rules].join(', ')} at ${consul} for ${targets.join(', ')}`,
   );
   const agent = startAgent(config, log);
+  const removePidFile = config.pid_file === undefined ? undefined : writePidFile(config.pid_file);
 
   process.on('SIGHUP', () => {
     try {
@@ -40,5 +42,6 @@ export async function run(flags: Flags): Promise<number> {
   });
   log.info(`${signal}: ending; OpenResty keeps serving what it has`);
   await Promise.race([agent.stop(), new Promise((resolve) => setTimeout(resolve, grace))]);
+  removePidFile?.();
   return 0;
 }

@@ -1,6 +1,7 @@
 import type { HealthConfig } from '../source/health/config.ts';
 import type { SourceConfig } from '../source/source.ts';
 import type { Declared } from '../state/state.ts';
+import type { Settle } from '../util/quiet.ts';
 import type { Endpoint } from './address.ts';
 import type { logLevels } from './file-schema.ts';
 
@@ -35,6 +36,16 @@ export interface TargetConfig {
 
 export interface UpstreamConfig extends Declared {
   source: SourceConfig;
+  /** How long new peers wait for more of them; undefined: they do not. */
+  settle?: Settle;
+}
+
+/** A command that is run after each applied change. */
+export interface OnChange {
+  /** A program and its arguments. */
+  command: string[];
+  /** In ms. */
+  timeout: number;
 }
 
 /** Which services become upstreams, and how. */
@@ -61,6 +72,8 @@ export interface Config {
   owner: string;
   upstreams: ReadonlyMap<string, UpstreamConfig>;
   discover: readonly DiscoverRule[];
+  on_change: OnChange | undefined;
+  pid_file: string | undefined;
   log: { level: (typeof logLevels)[number]; format: 'json' | 'pretty' };
 }
 

@@ -38,6 +38,18 @@ const duration = z.unknown().transform((value, context) => {
   return z.NEVER;
 });
 
+const settle = z
+  .strictObject({ min: duration, max: duration })
+  .refine(({ min, max }) => min <= max, {
+    path: ['max'],
+    message: 'a duration that is not below min',
+  });
+
+const onChange = z.strictObject({
+  command: z.array(anyText).min(1, 'a list: a program and its arguments'),
+  timeout: duration.refine((seconds) => seconds > 0, 'a duration above 0').exactOptional(),
+});
+
 const tls = z.strictObject({
   ca_file: anyText.exactOptional(),
   cert_file: anyText.exactOptional(),
@@ -69,6 +81,7 @@ const upstream = z
     source: field.oneOf(...kindNames).exactOptional(),
     ...kindKeys,
     hold_empty: duration.exactOptional(),
+    settle: settle.exactOptional(),
     ...field.settings(duration),
   })
   .superRefine((value, context) => {
@@ -117,6 +130,7 @@ const discoverRule = z
       .expected<string>(isNameTemplate, 'a name with {service} in it once, of A-Z a-z 0-9 . _ -')
       .exactOptional(),
     hold_empty: duration.exactOptional(),
+    settle: settle.exactOptional(),
     ...field.settings(duration),
   })
   .refine(
@@ -151,6 +165,9 @@ export const fileSchema = z.strictObject({
   owner: field.owner.exactOptional(),
   upstreams: upstreams.exactOptional(),
   discover: discover.exactOptional(),
+  settle: settle.exactOptional(),
+  on_change: onChange.exactOptional(),
+  pid_file: anyText.exactOptional(),
   log: z
     .strictObject({
       level: field.oneOf(...logLevels).exactOptional(),

@@ -49,6 +49,8 @@ const defaultTarget = 'http://127.0.0.1:9410';
 const defaultWait = 25_000;
 /** Under half of Consul's default limit of 200 connections for one client address. */
 const defaultMaxConnections = 90;
+/** Of a command that is run after a change, in seconds. */
+const defaultTimeout = 30;
 /** Where the configuration and the token of this machine are. */
 const defaultFolder = '/etc/reloadless';
 
@@ -103,8 +105,13 @@ export function resolveConfig(
     openresty: resolveTargets(flags, env, file.openresty, localToken),
     snapshot: flags.snapshot ?? file.snapshot,
     owner: file.owner ?? 'reloadless',
-    upstreams: resolveUpstreams(flags.service ?? [], file.upstreams ?? {}),
-    discover: (file.discover ?? []).map(resolveRule),
+    upstreams: resolveUpstreams(flags.service ?? [], file.upstreams ?? {}, file.settle),
+    discover: (file.discover ?? []).map((rule) => resolveRule(rule, file.settle)),
+    on_change: file.on_change && {
+      command: file.on_change.command,
+      timeout: (file.on_change.timeout ?? defaultTimeout) * 1000,
+    },
+    pid_file: file.pid_file,
     log: {
       level: flags.logLevel ?? file.log?.level ?? 'info',
       format: flags.logFormat ?? file.log?.format ?? 'json',
@@ -209,30 +216,29 @@ function resolveTargets(
 function resolveUpstreams(
   services: string[],
   file: Record<string, UpstreamFileConfig>,
+  settle: FileConfig['settle'],
 ): Map<string, UpstreamConfig> {
   const upstreams = new Map(
-    Object.entries(file).map(([name, upstream]) => [name, resolveUpstream(name, upstream)]),
+    Object.entries(file).map(([name, upstream]) => [name, resolveUpstream(name, upstream, settle)]),
   );
   for (const service of services) {
     if (!isUpstreamName(service)) {
       throw new ConfigError(`--service: "${service}" is not ${upstreamName}`);
     }
-    if (!upstreams.has(service)) upstreams.set(service, resolveUpstream(service, {}));
+    if (!upstreams.has(service)) upstreams.set(service, resolveUpstream(service, {}, settle));
   }
   return upstreams;
 }
 
-function resolveRule({
-  tag,
-  service = '*',
-  name = placeholder,
-  ...written
-}: DiscoverFileRule): DiscoverRule {
+function resolveRule(
+  { tag, service = '*', name = placeholder, ...written }: DiscoverFileRule,
+  settle: FileConfig['settle'],
+): DiscoverRule {
   const tags = [...(tag === undefined ? [] : [tag]), ...(written.tags ?? [])];
   const terms = tags.map((one) => `tag ${one}`);
   if (service !== '*' || tags.length === 0) terms.push(`service ${service}`);
   if (written.filter !== undefined) terms.push(`filter ${written.filter}`);
-  const upstream = resolveUpstream('', { ...written, tags } as UpstreamFileConfig);
+  const upstream = resolveUpstream('', { ...written, tags } as UpstreamFileConfig, settle);
   const source = upstream.source as HealthConfig;
   const origin = `discover: ${terms.join(', ')}`;
   return { tags, service, name, upstream: { ...upstream, source, origin, isTransient: true } };
@@ -240,17 +246,20 @@ function resolveRule({
 
 function resolveUpstream(
   name: string,
-  { source = defaultKind, hold_empty = 60, ...written }: UpstreamFileConfig,
+  { source = defaultKind, hold_empty = 60, settle, ...written }: UpstreamFileConfig,
+  settleAll: FileConfig['settle'],
 ): UpstreamConfig {
   const kind = sourceKinds[source];
   const isOfSource = (key: string) => key in kind.keys;
   const part = (isWanted: (key: string) => boolean) => {
     return Object.fromEntries(Object.entries(written).filter(([key]) => isWanted(key)));
   };
+  const wait = settle ?? settleAll;
   return {
     origin: 'configuration',
     source: kind.configure(name, part(isOfSource)),
     settings: part((key) => !isOfSource(key)) as Settings,
     holdFor: hold_empty * 1000,
+    ...(wait && { settle: { min: wait.min * 1000, max: wait.max * 1000 } }),
   };
 }

@@ -33,6 +33,8 @@ export interface TargetOptions {
   learnt: (document: Document) => void;
   /** Who we are, now. */
   who: () => Owner;
+  /** Hears of what the target has taken. */
+  applied: (change: { target: string; patch: DocumentPatch }) => void;
   /** Called when the lease is ours again after another agent had it. */
   gained: () => void;
   log: Log;
@@ -119,6 +121,11 @@ export function startTarget(options: TargetOptions): Target {
     logPush('pushed', result.changed, ms);
     logPush('removed', result.removed, ms);
     logUndone(undo);
+    const taken = [...result.changed, ...result.removed];
+    if (taken.length > 0) {
+      const upstreams = Object.fromEntries(taken.map((name) => [name, patch.upstreams[name]]));
+      options.applied({ target: client.name, patch: { upstreams } as DocumentPatch });
+    }
   }
 
   /** What somebody else has changed since we left the target, and the patch changes again. */

@@ -43,6 +43,7 @@ export async function measureLargeTable(folder: string, seconds: number): Promis
     ...{ client, state, who: () => who },
     learnt() {},
     gained() {},
+    applied() {},
     log: pino({ level: 'silent' }),
   });
   try {

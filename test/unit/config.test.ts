@@ -475,3 +475,33 @@ test('durations', () => {
     assert.equal(parseDuration(value), undefined, String(value));
   }
 });
+
+test('settle, on_change and pid_file are off unless they are written', () => {
+  const plain = resolveConfig({ service: ['web'] }, {}, {});
+  assert.equal(plain.on_change, undefined);
+  assert.equal(plain.pid_file, undefined);
+  const config = load(`
+settle: { min: 1s, max: 5s }
+upstreams: { web: , api: { settle: { min: 0, max: 0 } } }
+discover: { tag: x }
+on_change: { command: [logger, changed] }
+pid_file: /run/reloadless/agent.pid
+`);
+  assert.deepEqual(config.upstreams.get('web')?.settle, { min: 1000, max: 5000 });
+  assert.deepEqual(config.upstreams.get('api')?.settle, { min: 0, max: 0 });
+  assert.deepEqual(config.discover[0]?.upstream.settle, { min: 1000, max: 5000 });
+  assert.deepEqual(config.on_change, { command: ['logger', 'changed'], timeout: 30_000 });
+  assert.equal(config.pid_file, '/run/reloadless/agent.pid');
+});
+
+test('a bad settle or on_change is named', () => {
+  const bad = (line: string) => refusal(`${web}\n${line}`);
+  assert.match(
+    bad('settle: { min: 5s, max: 1s }'),
+    /settle\.max: "1s" is not a duration that is not/,
+  );
+  assert.match(bad('settle: { min: 5s }'), /settle\.max/);
+  assert.match(bad('on_change: { command: logger }'), /on_change\.command/);
+  assert.match(bad('on_change: { command: [] }'), /a list: a program and its arguments/);
+  assert.match(bad('on_change: { command: [a], timeout: 0 }'), /on_change\.timeout/);
+});

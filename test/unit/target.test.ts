@@ -86,6 +86,7 @@ async function start(t: TestContext, n: number) {
     learnt() {},
     who: () => us,
     gained() {},
+    applied() {},
     log: pino({ level: 'silent' }),
   });
   t.after(() => target.stop());
