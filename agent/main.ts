@@ -4,6 +4,7 @@ import './util/frugal.ts';
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { check } from './cli/check.ts';
+import { importFiles } from './cli/import.ts';
 import { flush, terminal, writeErr, writeOut } from './cli/output.ts';
 import { grace, run } from './cli/run.ts';
 import { showSnapshot, verifySnapshot } from './cli/snapshot.ts';
@@ -99,6 +100,11 @@ function createProgram(done: (code: number, most?: number) => void): Command {
     .action(async ({ offline = false, ...flags }: Flags & { offline?: boolean }) => {
       done(await check(flags, offline, terminal));
     });
+
+  program
+    .command('import <file...>')
+    .description('read configurations of nginx, and print reloadless.yml and the lines of nginx')
+    .action((files: string[]) => done(importFiles(files, terminal)));
 
   const snapshot = program.command('snapshot').description('look at a snapshot file');
   snapshot

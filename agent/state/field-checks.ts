@@ -99,7 +99,7 @@ const stickyObject = z.strictObject({
 });
 
 /** A union would not tell what is wrong inside the object. */
-const sticky = z
+export const sticky = z
   .custom<string | Sticky>(
     (value) => isObject(value) || cookieName.safeParse(value).success,
     `${cookieForm}, or an object`,
