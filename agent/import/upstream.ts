@@ -39,7 +39,7 @@ const needless = ['resolver', 'resolver_timeout', 'upsync_dump_path'];
 const reasons: Record<string, string> = {
   zone: 'peers are in a shared dict; failures are counted by each worker for itself',
   queue: 'a request without a peer is answered at once',
-  state: 'init{ snapshot = … } keeps the peers',
+  state: 'init{ snapshot = ... } keeps the peers',
   ntlm: 'there is none of it',
   health_check: "Consul's checks say who is well",
 };
