@@ -204,7 +204,8 @@ async function measure(
 /** A server with its services, and where it is reached. */
 async function open(way: string): Promise<Parameters<typeof measure>[1]> {
   const [https, lan] = [await freePort(), await freePort()];
-  // Each sidecar is a host of its own, which has a limit for itself.
+  // Each sidecar is a host of its own, which has a limit for itself. No more than
+  // Consul starts with: docs/discoveries/consul-limit-of-files.md.
   const limits = { http_max_conns_per_client: 2 * watches };
   const server = await Consul.start(join(folder, `${way}-server`), {
     ...{ limits, cert_file: cert, key_file: key, ports: { https, serf_lan: lan } },
