@@ -2,13 +2,14 @@
 // releases, each in a chroot of its own, and prints a table of what came of it.
 //
 //   npm run test:nginx [-- RELEASE…]
-import { execFileSync, spawn, spawnSync } from 'node:child_process';
+import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
-import { createWriteStream, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { createWriteStream, mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
-import { debianMirror, findConsul, parts } from '../stack/install.mjs';
+import type { Readable } from 'node:stream';
+import { makeRoot, runInside } from '../stack/debian.ts';
+import { parts } from '../stack/install.mjs';
 
 /** Where the chroots are made, and where it is kept what a run said. */
 const store = join(parts, 'versions');
@@ -18,12 +19,6 @@ const packages = [
   ...['nginx', 'libnginx-mod-http-lua', 'lua-cjson'],
   ...['luajit', 'lua-busted', 'openssl', 'faketime', 'curl'],
 ];
-
-/** Runs the command that follows where its mounts and processes end with it, and it with us. */
-const confined = [
-  ...['setpriv', '--pdeathsig', 'KILL'],
-  ...['unshare', '--mount', '--pid', '--mount-proc', '--fork', '--kill-child'],
-] as const;
 
 interface Result {
   release: string;
@@ -35,34 +30,9 @@ interface Result {
   failed: string[];
 }
 
-function fail(message: string): never {
-  console.error(message);
-  process.exit(1);
-}
-
 /** The file of all that the tests of this release said. */
 function logOf(release: string): string {
   return join(store, `${release}.tap`);
-}
-
-/** Makes a Debian of this release in the folder. */
-function makeRoot(release: string, root: string): void {
-  const mirror = debianMirror();
-  if (mirror === undefined) fail('apt names no Debian mirror to make the chroots from');
-  console.log(`Making a Debian ${release} …`);
-  rmSync(root, { recursive: true, force: true });
-  const [command, ...args] = confined;
-  const { status, stdout, stderr } = spawnSync(
-    command,
-    [
-      ...[...args, 'debootstrap', '--variant=minbase', `--include=${packages.join(',')}`],
-      // An older debootstrap has no script named after the release; all are that of sid.
-      ...[release, root, mirror, 'sid'],
-    ],
-    { encoding: 'utf8' },
-  );
-  if (status !== 0) fail(`debootstrap of ${release} failed:\n${stdout}${stderr}`);
-  writeFileSync(join(root, 'etc/hosts'), '127.0.0.1 localhost\n::1 localhost\n');
 }
 
 /** The version of a package that is installed there, without Debian's own part. */
@@ -72,9 +42,9 @@ function version(root: string, name: string): string {
 }
 
 /** Runs the tests in the Debian and tells each as it ends. */
-async function test(release: string, consul: string): Promise<Result> {
+async function test(release: string): Promise<Result> {
   const root = join(store, release);
-  makeRoot(release, root);
+  makeRoot(release, root, packages);
   const result: Result = {
     release,
     nginx: version(root, 'nginx'),
@@ -85,14 +55,9 @@ async function test(release: string, consul: string): Promise<Result> {
   };
   console.log(`${release}: nginx ${result.nginx}, Lua module ${result.lua}`);
   const log = createWriteStream(logOf(release));
-  const suite = fileURLToPath(new URL('suite.sh', import.meta.url));
-  const [command, ...args] = confined;
-  const child = spawn(command, [...args, 'sh', suite, root, process.execPath, consul], {
-    env: { PATH: '/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin', HOME: '/root' },
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
+  const child = runInside(root, ['sh', 'test/versions/suite.sh']);
   const ended = once(child, 'close');
-  for await (const line of createInterface(child.stdout)) {
+  for await (const line of createInterface(child.stdout as Readable)) {
     log.write(`${line}\n`);
     count(line, result);
   }
@@ -133,14 +98,11 @@ function print(results: Result[]): void {
   }
 }
 
-if (process.getuid?.() !== 0) fail('test:nginx makes chroots, which only root can.');
-const consul = findConsul();
-if (consul === undefined) fail('no consul: run node test/stack/install.mjs serve');
 mkdirSync(store, { recursive: true });
 const chosen = process.argv.slice(2);
 const results: Result[] = [];
 for (const release of chosen.length > 0 ? chosen : ['trixie', 'forky']) {
-  results.push(await test(release, consul));
+  results.push(await test(release));
 }
 print(results);
 process.exitCode = results.some(({ failed }) => failed.length > 0) ? 1 : 0;
