@@ -66,7 +66,7 @@ export function loadSnapshot(path: string): ReadSnapshot | undefined {
  * @throws SnapshotError
  */
 export async function saveSnapshot(path: string, snapshot: Snapshot): Promise<string> {
-  return replaceFile(path, encodeSnapshot(snapshot));
+  return replaceFile(path, await encodeSnapshot(snapshot));
 }
 
 /** @returns what a file has that no other write of it has; undefined when it cannot be told */

@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import { crc32 } from 'node:zlib';
 import { z } from 'zod';
 import type { Document } from '../state/document.ts';
@@ -33,14 +34,17 @@ const header = z.object({
   crc32: z.int(),
 });
 
+/** So long a large one is encoded at a time, in ms: what else there is to do goes on in between. */
+const slice = 1;
+
 /**
  * Two lines: a header with the length in bytes and the CRC-32 of the second,
  * and the document.
  *
  * @throws SnapshotError when it is larger than a snapshot may be
  */
-export function encodeSnapshot({ savedAt, document }: Snapshot): Buffer {
-  const body = Buffer.from(JSON.stringify(document));
+export async function encodeSnapshot({ savedAt, document }: Snapshot): Promise<Buffer> {
+  const body = Buffer.concat(await encodeDocument(document));
   const head = {
     format: 1,
     saved_at: savedAt.toISOString(),
@@ -54,6 +58,25 @@ export function encodeSnapshot({ savedAt, document }: Snapshot): Buffer {
       `it has ${bytes.length} bytes, the most is ${largest}`,
     );
   return bytes;
+}
+
+/** As `JSON.stringify` would write it. */
+async function encodeDocument({ upstreams }: Document): Promise<Buffer[]> {
+  const pieces: Buffer[] = [];
+  let text = '{"upstreams":{';
+  let separator = '';
+  let began = performance.now();
+  for (const [name, upstream] of Object.entries(upstreams)) {
+    text += `${separator}${JSON.stringify(name)}:${JSON.stringify(upstream)}`;
+    separator = ',';
+    if (performance.now() - began < slice) continue;
+    pieces.push(Buffer.from(text));
+    text = '';
+    await setImmediate();
+    began = performance.now();
+  }
+  pieces.push(Buffer.from(`${text}}}`));
+  return pieces;
 }
 
 /** @throws CodedError saying how the snapshot is damaged */

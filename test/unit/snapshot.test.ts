@@ -35,8 +35,8 @@ before(() => {
 });
 after(() => remove());
 
-test('the file is two lines, the second as long as the first says', () => {
-  const [head, body, end] = encodeSnapshot(snapshot).toString().split('\n');
+test('the file is two lines, the second as long as the first says', async () => {
+  const [head, body, end] = (await encodeSnapshot(snapshot)).toString().split('\n');
   const header = JSON.parse(head ?? '');
   assert.deepEqual(Object.keys(header), ['format', 'saved_at', 'length', 'crc32']);
   assert.equal(header.format, 1);
@@ -46,10 +46,26 @@ test('the file is two lines, the second as long as the first says', () => {
   assert.equal(end, '');
 });
 
-test('the checksum is the CRC-32 that everybody means', () => {
-  const head = encodeSnapshot({ ...snapshot, document: { upstreams: {} } }).toString();
+test('the checksum is the CRC-32 that everybody means', async () => {
+  const head = (await encodeSnapshot({ ...snapshot, document: { upstreams: {} } })).toString();
   // Of {"upstreams":{}}, by the zlib of another language.
   assert.match(head, /"crc32":3617195308\b/);
+});
+
+test('a large one is encoded as JSON has it, and holds up nothing meanwhile', async () => {
+  const peers = Object.fromEntries(
+    Array.from({ length: 20 }, (_, i) => [`10.0.0.${i}:80`, { weight: 1, id: `web-${i}` }]),
+  );
+  const names = ['__proto__', 'a"b', ...Array.from({ length: 5000 }, (_, i) => `s${i}`)];
+  const upstreams = Object.fromEntries(names.map((name) => [name, { owner: 'me', peers }]));
+  let turns = 0;
+  const timer = setInterval(() => {
+    turns += 1;
+  }, 0);
+  const bytes = await encodeSnapshot({ ...snapshot, document: { upstreams } });
+  clearInterval(timer);
+  assert.equal(bytes.toString().split('\n')[1], JSON.stringify({ upstreams }));
+  assert.ok(turns >= 3, `${turns} turns`);
 });
 
 test('what was saved is loaded, and no other user may read it', async () => {
@@ -76,8 +92,8 @@ test('no file is no snapshot', () => {
   assert.equal(loadSnapshot(join(folder, 'none')), undefined);
 });
 
-test('every single damaged byte and every cut is noticed', () => {
-  const good = encodeSnapshot(snapshot);
+test('every single damaged byte and every cut is noticed', async () => {
+  const good = await encodeSnapshot(snapshot);
   const start = good.indexOf('\n') + 1;
   for (let i = start; i < good.length - 1; i += 1) {
     const bad = Buffer.from(good);
@@ -89,7 +105,7 @@ test('every single damaged byte and every cut is noticed', () => {
   }
 });
 
-test('a damaged snapshot says how', () => {
+test('a damaged snapshot says how', async () => {
   const message = (text: string) => {
     try {
       decodeSnapshot(Buffer.from(text));
@@ -98,7 +114,7 @@ test('a damaged snapshot says how', () => {
     }
     return 'taken';
   };
-  const good = encodeSnapshot(snapshot).toString();
+  const good = (await encodeSnapshot(snapshot)).toString();
   assert.equal(message(''), 'the first line does not end');
   assert.equal(message('garbage\n{}\n'), 'the first line is not JSON');
   assert.match(message(good.replace('"format":1', '"format":2')), /^the first line: format: 2 is/);
@@ -125,7 +141,7 @@ for (const { name, content, document } of cases) {
   });
 }
 
-test('what is left out is named, and the rest is read', () => {
+test('what is left out is named, and the rest is read', async () => {
   const { peers } = document.upstreams.web ?? { peers: {} };
   const bad = {
     upstreams: {
@@ -134,7 +150,7 @@ test('what is left out is named, and the rest is read', () => {
       odd: { balance: 'odd', peers },
     },
   } as unknown as Document;
-  const read = decodeSnapshot(encodeSnapshot({ ...snapshot, document: bad }));
+  const read = decodeSnapshot(await encodeSnapshot({ ...snapshot, document: bad }));
   assert.deepEqual(read.document.upstreams, { ...document.upstreams, api: { peers } });
   assert.match(
     read.leftOut[0] ?? '',
