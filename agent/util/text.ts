@@ -6,6 +6,8 @@ const encoder = new TextEncoder();
  * surrogate pair as U+FFFD. cjson takes neither, and a terminal acts on the first.
  */
 export function clip(text: string, bytes: number): string {
+  // Most texts are so.
+  if (text.length <= bytes && /^[ -~]*$/.test(text)) return text;
   const { read } = encoder.encodeInto(text, new Uint8Array(bytes));
   return text
     .slice(0, read)
