@@ -107,7 +107,7 @@ function describeNames(names: string[] | undefined): string {
 }
 
 async function askForAll(client: ConsulClient, config: Config, output: Output): Promise<Found> {
-  const { consistency = 'default', wait } = config.consul;
+  const { consistency = 'default' } = config.consul;
   const names = new Map(config.discover.map((rule): [DiscoverRule, string[]] => [rule, []]));
   const upstreams = new Map(config.upstreams);
   const found: Found = { names, upstreams, seen: new Map(), code: 0 };
@@ -138,7 +138,15 @@ async function askForAll(client: ConsulClient, config: Config, output: Output): 
   async function ask(upstream: string, source: SourceConfig): Promise<void> {
     const log = outputLog(output);
     const remembered = () => ({});
-    const options = { upstream, config: source, client, consistency, wait, log, remembered };
+    const options = {
+      upstream,
+      config: source,
+      client,
+      consistency,
+      wait: client.waits,
+      log,
+      remembered,
+    };
     const opened = openSource(options);
     await attempt(upstream, async (signal) => {
       found.seen.set(upstream, await opened.summary(signal));

@@ -196,10 +196,17 @@ async function readSources(
   state.declare(upstreams, prune);
   const sources = [...upstreams].flatMap(([name, { source, isTransient = false }]) => {
     if (!names.includes(name)) return [];
-    const { consistency = 'default', wait } = config.consul;
+    const { consistency = 'default' } = config.consul;
     const log = outputLog(output);
     const remembered = () => ({});
-    const given = { upstream: name, config: source, consistency, wait, log, remembered };
+    const given = {
+      upstream: name,
+      config: source,
+      consistency,
+      wait: consul.waits,
+      log,
+      remembered,
+    };
     const opened = openSource({ ...given, client: consul });
     return [{ name, isTransient, what: describeSource(source), source: opened }];
   });

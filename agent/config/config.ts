@@ -17,8 +17,8 @@ export interface ConsulConfig {
   namespace: string | undefined;
   /** undefined: the command's own default. */
   consistency: Consistency | undefined;
-  /** How long Consul may hold a blocking query, in ms. */
-  wait: number;
+  /** How long Consul may hold a blocking query, in ms; undefined: as it fits. */
+  wait: number | undefined;
   max_connections: number;
   tls: {
     ca_file: string | undefined;

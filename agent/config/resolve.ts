@@ -40,13 +40,6 @@ export interface Flags {
 
 const defaultConsul = 'http://127.0.0.1:8500';
 const defaultTarget = 'http://127.0.0.1:9410';
-/**
- * Short, since a query that was cancelled keeps its connection slot in Consul
- * until then, since one with an index above the server's is deaf until then, and
- * since Consul 1.22.4 and many proxies cut an answer after 30 s: with the jitter
- * and the sixteenth that Consul adds it is less.
- */
-const defaultWait = 25_000;
 /** Under half of Consul's default limit of 200 connections for one client address. */
 const defaultMaxConnections = 90;
 /** Of a command that is run after a change, in seconds. */
@@ -147,7 +140,7 @@ function resolveConsul(
     datacenter: file.datacenter,
     namespace: env.namespace ?? file.namespace,
     consistency: file.consistency,
-    wait: file.wait === undefined ? defaultWait : file.wait * 1000,
+    wait: file.wait === undefined ? undefined : file.wait * 1000,
     max_connections: file.max_connections ?? defaultMaxConnections,
     tls: {
       ca_file: env.ca_file ?? file.tls?.ca_file,

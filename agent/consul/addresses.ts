@@ -37,6 +37,9 @@ const ofAddress: ConsulError['code'][] = [
 /** Those that one request may have everywhere, while all others are answered. */
 const ofRequest: ConsulError['code'][] = ['consul/failed', 'consul/unusable'];
 
+/** Of the first, those after which what it holds is as good as lost. */
+const gone: ConsulError['code'][] = ['consul/unreachable', 'consul/closed', 'consul/timeout'];
+
 /**
  * Tries several addresses in turn, and goes back to the first when it is well.
  * Whether it is, a request of its own shows, for which nobody waits.
@@ -58,6 +61,7 @@ export function createAddresses(transports: readonly Transport[], moved: Moved):
     if (at !== current || to === at) return;
     current = to;
     why = error.message;
+    if (gone.includes(error.code)) at.rouse();
     if (at !== first) return;
     const now = performance.now();
     pause = now - backSince > longest ? shortest : Math.min(longest, pause * 2);

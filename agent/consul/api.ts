@@ -9,6 +9,7 @@ import { createPlanReport, type Planned } from './plan.ts';
 import { createTransport } from './protocol.ts';
 import { deniedAt, type Readable } from './rights.ts';
 import { pathOf, type Reply, type Transport } from './transport.ts';
+import type { Waits } from './wait.ts';
 
 export interface Query {
   consistency: Consistency;
@@ -23,6 +24,8 @@ export interface Query {
 export interface HealthQuery extends Query {
   service: string;
   filter: string | undefined;
+  /** Gives the digest of an answer, of which an equal one need not be read. */
+  known?: () => string | undefined;
 }
 
 /** The services that there are, with the tags that any of their instances has. */
@@ -39,6 +42,15 @@ export interface HealthAnswer {
   index: Index | undefined;
   /** As Consul sent them: all instances, whatever their health. */
   entries: unknown[];
+  /** undefined: there is none. */
+  digest?: string | undefined;
+}
+
+/** An answer that is equal to the known one. */
+export interface KnownAnswer {
+  index: Index | undefined;
+  entries: undefined;
+  digest?: string | undefined;
 }
 
 /**
@@ -49,7 +61,8 @@ export interface ConsulClient {
   /** How a message calls it: by the address that is asked now. */
   readonly name: string;
   /** Every instance of a service. @throws ConsulError for all but a whole, valid answer */
-  health(query: HealthQuery, signal: AbortSignal): Promise<HealthAnswer>;
+  health(query: HealthQuery & { known?: undefined }, signal: AbortSignal): Promise<HealthAnswer>;
+  health(query: HealthQuery, signal: AbortSignal): Promise<HealthAnswer | KnownAnswer>;
   /**
    * Every service that the token may see: one that is missing may be there.
    *
@@ -62,6 +75,8 @@ export interface ConsulClient {
    * @throws ConsulError when that cannot be asked
    */
   denied(things: Readable[], signal: AbortSignal): Promise<Readable[]>;
+  /** How long Consul may hold a query of a watch now. */
+  waits(): Waits;
   /** Uses the token that the file has now. @throws Error when it cannot be read */
   readToken(): void;
   close(): void;
@@ -75,11 +90,14 @@ interface Read {
   /** It must show all that there is. */
   isWhole: boolean;
   expected: 'list' | 'object';
+  known?: (() => string | undefined) | undefined;
 }
 
 interface Valid {
   index: Index | undefined;
-  body: object;
+  /** undefined: it is the known one. */
+  body: object | undefined;
+  digest: string | undefined;
 }
 
 /** Beyond what Consul may take, in ms. */
@@ -125,7 +143,8 @@ export function createConsulClient(
     });
     const pool = isExtra ? 'read' : 'watch';
     const rest = { token, pool, held, timeout: held + margin, what: transport.name } as const;
-    return transport.ask({ method: 'GET', path, isWatch, ...rest }, signal);
+    const { known } = read;
+    return transport.ask({ method: 'GET', path, isWatch, known, ...rest }, signal);
   }
 
   async function askAt(
@@ -178,17 +197,18 @@ export function createConsulClient(
     get name() {
       return addresses.current.name;
     },
-    async health({ service, filter, ...query }, signal) {
+    async health({ service, filter, known, ...query }: HealthQuery, signal: AbortSignal) {
       const path = `/health/service/${encodeURIComponent(service)}`;
-      const read = { path, filter, isWhole: true, expected: 'list' } as const;
-      const { index, body } = await ask(read, query, signal);
-      return { index, entries: body as unknown[] };
+      const read = { path, filter, known, isWhole: true, expected: 'list' } as const;
+      const { index, body, digest } = await ask(read, query, signal);
+      // Without one that is known there is a body.
+      return { index, entries: body as unknown[], digest };
     },
     async catalogue(query, signal) {
       // A token may well be there for some of the services alone.
       const read = { path: '/catalog/services', isWhole: false, expected: 'object' } as const;
       const { index, body } = await ask(read, query, signal);
-      const services = Object.entries(body).map(([name, tags]): [string, Set<string>] => {
+      const services = Object.entries(body ?? {}).map(([name, tags]): [string, Set<string>] => {
         return [name, new Set(Array.isArray(tags) ? tags : [])];
       });
       return { index, catalogue: new Map(services) };
@@ -201,6 +221,7 @@ export function createConsulClient(
         throw error;
       }
     },
+    waits: () => addresses.current.waits(),
     readToken() {
       token = currentToken(config);
     },
@@ -232,14 +253,16 @@ function isFiltered(headers: Reply['headers']): boolean {
 }
 
 /** @param address where it was asked for */
-function validAnswer({ headers, body }: Reply, read: Read, address: string): Valid {
+function validAnswer(reply: Reply, read: Read, address: string): Valid {
+  const { headers, body, digest, isKnown = false } = reply;
   if (read.isWhole && isFiltered(headers)) {
     const why = 'the token may not see all of the answer (filtered by ACLs)';
     throw new ConsulError('consul/filtered', `${address}: ${why}`);
   }
   const isJson = headers['content-type']?.startsWith('application/json');
   const isObject = typeof body === 'object' && body !== null;
-  if (!isJson || !isObject || Array.isArray(body) !== (read.expected === 'list')) {
+  const isExpected = isObject && Array.isArray(body) === (read.expected === 'list');
+  if (!isJson || (!isExpected && !isKnown)) {
     throw unusable(address, `the answer is not a JSON ${read.expected}`);
   }
   const index = headers['x-consul-index'];
@@ -249,7 +272,8 @@ function validAnswer({ headers, body }: Reply, read: Read, address: string): Val
   const value = BigInt(index);
   // Consul could not read it back.
   if (value > maxIndex) throw unusable(address, `X-Consul-Index ${brief(index, 40)} is no index`);
-  return { index: { value: value > 0n ? value : 1n, address }, body };
+  const known = { value: value > 0n ? value : 1n, address };
+  return { index: known, body: isExpected ? body : undefined, digest };
 }
 
 function unusable(address: string, why: string): ConsulError {

@@ -3,6 +3,7 @@ import { sleep } from '../util/backoff.ts';
 import { pauseAfter } from '../util/coded-error.ts';
 import { ConsulError } from './error.ts';
 import { createPace } from './pace.ts';
+import type { Waits } from './wait.ts';
 
 /** A point in what one server has seen. */
 export interface Index {
@@ -34,16 +35,10 @@ export interface BlockingQueryOptions<Content> {
   /** @returns whether the content was another than before */
   answered: (content: Content) => boolean;
   failed: (error: ConsulError) => void;
-  /** How long Consul may hold a query, in ms. */
-  wait: number;
+  /** How long Consul may hold a query now. */
+  wait: () => Waits;
   signal: AbortSignal;
 }
-
-/**
- * The first after an error, in ms; from answer to answer it doubles up to `wait`.
- * What comes back may be another server or have other data, whose index is lower.
- */
-const waitAfterError = 1_000;
 
 /** Failures that are not further apart, in ms, count as one row: one server of several may be broken. */
 const calm = 30_000;
@@ -70,18 +65,24 @@ export async function repeatBlockingQuery<Content>(
   let failedAt = Number.NEGATIVE_INFINITY;
   /** What the last answer said may be past. */
   let isUnsure = false;
-  let patience = wait;
+  /** How long Consul may hold the next query, in ms. */
+  let patience: number | undefined;
   while (!signal.aborted) {
     let answer: Answer<Content>;
+    let block: Question['block'];
+    if (index !== undefined) {
+      const { first, most } = wait();
+      patience = Math.min(patience ?? first, most);
+      block = { index, wait: jitter(patience) };
+    }
     try {
-      const block = index === undefined ? {} : { block: { index, wait: jitter(patience) } };
       // To other queries, a Consul that reads its log after a restart shows the past.
       const sure = !isUnsure ? {} : { consistency: 'consistent' as const };
-      answer = await ask({ ...block, ...sure, isWatch: true }, signal);
+      answer = await ask({ ...(block && { block }), ...sure, isWatch: true }, signal);
     } catch (error) {
       if (signal.aborted) return;
       if (!(error instanceof ConsulError)) throw error;
-      patience = waitAfterError;
+      patience = wait().afterError;
       // The index stays: what comes back may show the past, which this query does not wake for.
       if (error.code === 'consul/silent') continue;
       // One that has too much to do is asked as before; another address is asked at once.
@@ -95,7 +96,7 @@ export async function repeatBlockingQuery<Content>(
       continue;
     }
     isUnsure = false;
-    if (index !== undefined) patience = Math.min(wait, patience * 2);
+    if (block !== undefined && patience !== undefined) patience *= 2;
     const wentBack = isBefore(answer.index, index);
     index = wentBack ? undefined : answer.index;
     const changed = !wentBack && answered(answer.content);

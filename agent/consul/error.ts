@@ -75,6 +75,11 @@ export const atOnce = 1_000;
 /** With so many connections open, one that is closed at once may be one too many. */
 const many = 20;
 
+/** Whether a query that ended after so long, in ms, may have been cut since it was silent. */
+export function wasSilent(after: number, held: number): boolean {
+  return after >= silence && after < held;
+}
+
 /** An answer with a status that was not asked for. @param what to begin the message with */
 export function answeredError(answer: Answered, what: string): ConsulError {
   const { statusCode: status, headers, body } = answer;
@@ -110,7 +115,7 @@ function describe(
   if (code.startsWith('HPE_')) return ['consul/unusable', 'the answer is not HTTP'];
   if (code === 'ECONNRESET' || code === 'EPIPE') {
     const why = 'the connection was closed without an answer';
-    if (after >= silence && after < held) return ['consul/silent', why];
+    if (wasSilent(after, held)) return ['consul/silent', why];
     if (isReused || after >= atOnce || open < many) return ['consul/closed', why];
     // Up to 1.8 Consul closes a connection above its limit without a word.
     return ['consul/closed', `${why} (is http_max_conns_per_client reached?)`];

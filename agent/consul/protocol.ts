@@ -6,6 +6,7 @@ import { createHttp1 } from './http1.ts';
 import { createHttp2 } from './http2.ts';
 import { secureOptions } from './tls.ts';
 import type { Transport } from './transport.ts';
+import { ownConnection } from './wait.ts';
 import { createWatches } from './watches.ts';
 
 /**
@@ -24,6 +25,7 @@ export function createTransport(
   const watches = createWatches(replanned);
   const secure = endpoint.url.startsWith('https:') ? secureOptions(config.tls) : undefined;
   const http1 = createHttp1(endpoint, config, secure, watches);
+  const ownWait = ownConnection(config.wait);
   const http2 = secure && createHttp2(endpoint, config, secure, watches);
   /** What is tried next. */
   let triesHttp2 = true;
@@ -64,6 +66,8 @@ export function createTransport(
         throw error;
       }
     },
+    waits: () => (spokeHttp2 && http2 ? http2.waits() : ownWait.now()),
+    rouse: () => http2?.rouse(),
     close() {
       http1.close();
       http2?.close();

@@ -10,8 +10,6 @@ export interface Connection {
   readonly since: number;
   /** That are taken. */
   streams: number;
-  /** How many it carried when it was closed; undefined: it is open. */
-  lost: number | undefined;
 }
 
 /** The connections to one address, which are opened as they are needed. */
@@ -106,7 +104,7 @@ export function createSessions(connect: () => Promise<ClientHttp2Session>, most:
   }
 
   function add(session: ClientHttp2Session): void {
-    const connection = { session, since: performance.now(), streams: 0, lost: undefined };
+    const connection = { session, since: performance.now(), streams: 0 };
     connections.add(connection);
     limit = streamsOf(session);
     const stopPings = ping(session, () => {
@@ -176,7 +174,6 @@ export function createSessions(connect: () => Promise<ClientHttp2Session>, most:
       });
     },
     release(connection) {
-      if (isEnding(connection.session)) connection.lost ??= connection.streams;
       connection.streams -= 1;
       serve();
     },

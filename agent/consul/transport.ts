@@ -1,5 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http';
 import type { ConsulConfig } from '../config/config.ts';
+import type { Waits } from './wait.ts';
 
 /** Which share of the connections a request may use: that of watches, or what is kept free for other reads. */
 export type Pool = 'watch' | 'read';
@@ -21,12 +22,18 @@ export interface Request {
   what: string;
   /** One of a watch, for which the signal stands: it is refused when there are too many. */
   isWatch?: boolean;
+  /** Gives the digest of an answer, when it comes to it: one with the same body need not be read. */
+  known?: (() => string | undefined) | undefined;
 }
 
 export interface Reply {
   headers: IncomingHttpHeaders;
-  /** JSON where the answer says that it is, else its text; undefined: none. */
+  /** JSON where the answer says that it is, else its text; undefined: none, or the known one. */
   body: unknown;
+  /** Of the body, where the wire has it: of watches over HTTP/2. */
+  digest?: string | undefined;
+  /** The body is the known one. */
+  isKnown?: boolean;
 }
 
 /** A way to send requests to one address. */
@@ -47,6 +54,10 @@ export interface Transport extends Wire {
   /** How a message calls it. */
   readonly name: string;
   readonly plan: Plan;
+  /** How long Consul may hold a query of a watch now. */
+  waits(): Waits;
+  /** Ends the queries that it holds, over some time, as if they had been cut: who asked them asks anew. */
+  rouse(): void;
 }
 
 /** How the watches of one address are carried. */

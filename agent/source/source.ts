@@ -2,6 +2,7 @@ import type { z } from 'zod';
 import type { Consistency } from '../config/config.ts';
 import type { ConsulClient } from '../consul/api.ts';
 import type { ConsulError } from '../consul/error.ts';
+import type { Waits } from '../consul/wait.ts';
 import type { Peers } from '../state/document.ts';
 import type { Observation } from '../state/hold.ts';
 import type { FaultLog } from '../telemetry/bounded.ts';
@@ -18,8 +19,8 @@ export interface SourceOptions<Config = SourceConfig> {
   config: Config;
   client: ConsulClient;
   consistency: Consistency;
-  /** How long Consul may hold a query, in ms. */
-  wait: number;
+  /** How long Consul may hold a query now. */
+  wait: () => Waits;
   /** For what a person should know, and nothing hangs on. */
   log: FaultLog;
   /** The last peers that are known, whoever said so. */
@@ -30,6 +31,8 @@ export interface SourceOptions<Config = SourceConfig> {
 interface Observer {
   /** @returns whether anything is other than before */
   observed(observation: Observation): boolean;
+  /** It has been answered, and nothing is other than before. */
+  unchanged?(): void;
   /** Nothing can be said now. It is tried again. */
   failed(error: ConsulError): void;
 }

@@ -105,7 +105,7 @@ export function createSources(options: SourcesOptions): Sources {
     catalogue = undefined;
     outage.forget(subject);
     if (key === undefined) return;
-    const { catalogue: ask } = client;
+    const { catalogue: ask, waits } = client;
     const following = follow<Catalogue>({
       upstream: subject,
       async ask(question, signal) {
@@ -119,7 +119,7 @@ export function createSources(options: SourcesOptions): Sources {
         return options.catalogue(content);
       },
       failed: (error) => outage.failed(subject, error),
-      wait: consul.wait,
+      wait: waits,
       log: faults,
     });
     catalogue = { key, following };
@@ -147,13 +147,14 @@ export function createSources(options: SourcesOptions): Sources {
         config: upstream.source,
         client,
         consistency: consul.consistency ?? 'stale',
-        wait: consul.wait,
+        wait: client.waits,
         log: faults,
         remembered: () => state.get(name)?.peers ?? {},
       });
       followed.set(name, { source, key: keyOf(upstream.source), abort: new AbortController() });
       source.follow({
         observed: (observation) => observed(name, observation),
+        unchanged: () => outage.answered(name),
         failed: (error) => outage.failed(name, error),
       });
     }

@@ -6,6 +6,7 @@ import { resolveConfig } from '../../agent/config/resolve.ts';
 import { type ConsulClient, createConsulClient } from '../../agent/consul/api.ts';
 import { repeatBlockingQuery } from '../../agent/consul/blocking-query.ts';
 import type { ConsulError } from '../../agent/consul/error.ts';
+import { ownConnection } from '../../agent/consul/wait.ts';
 import { freePort } from '../stack/ports.ts';
 import { until } from '../stack/process.ts';
 import { cutOff, error, FakeConsul, ok, type Reply } from './fake-consul.ts';
@@ -210,7 +211,7 @@ for (const [what, fault] of [
       },
       answered: (content) => answers.push(...content) > 0,
       failed: (error) => errors.push(error),
-      wait: 25_000,
+      wait: ownConnection().now,
       signal: abort.signal,
     });
     t.after(async () => {

@@ -64,7 +64,7 @@ async function watch(t: TestContext, generation: Generation, wait?: number): Pro
       return true;
     },
     failed: (error) => outage.failed('web', error),
-    wait: config.wait,
+    wait: client.waits,
     signal: abort.signal,
   }).finally(() => {
     isOver = true;

@@ -5,6 +5,7 @@ import { type TestContext, test } from 'node:test';
 import { pino } from 'pino';
 import { resolveConfig } from '../../agent/config/resolve.ts';
 import { createConsulClient } from '../../agent/consul/api.ts';
+import { ownConnection } from '../../agent/consul/wait.ts';
 import type { HealthConfig } from '../../agent/source/health/config.ts';
 import type { Lookup } from '../../agent/source/health/dns.ts';
 import { openHealth } from '../../agent/source/health/health.ts';
@@ -65,7 +66,7 @@ async function start(t: TestContext, options: Options): Promise<Followed> {
       config: config.upstreams.get('web')?.source as HealthConfig,
       client,
       consistency: 'default',
-      wait: 25_000,
+      wait: ownConnection().now,
       log: pino(lines),
       remembered: () => options.remembered ?? {},
     },

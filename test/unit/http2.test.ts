@@ -12,6 +12,7 @@ import { resolveConfig } from '../../agent/config/resolve.ts';
 import { type ConsulClient, createConsulClient } from '../../agent/consul/api.ts';
 import { repeatBlockingQuery } from '../../agent/consul/blocking-query.ts';
 import type { ConsulError } from '../../agent/consul/error.ts';
+import { ownConnection } from '../../agent/consul/wait.ts';
 import { Cable } from '../stack/cable.ts';
 import { certify } from '../stack/certificate.ts';
 import { temporaryFolder } from '../stack/folder.ts';
@@ -67,7 +68,7 @@ function watch(t: TestContext, client: ConsulClient, count: number): Watched {
       },
       answered: (content) => watched.answers.push(...content) > 0,
       failed: (error) => watched.errors.push(error),
-      wait: 25_000,
+      wait: ownConnection().now,
       signal: own.signal,
     });
   });
@@ -136,6 +137,70 @@ test('a connection that is cut wakes its own queries alone, with their index, sp
   assert.deepEqual([watched.errors, watched.answers.length], [[], 150]);
   assert.equal(server.sessions.size, 3);
 });
+
+test('when all connections are cut, their queries are asked anew one after the other', async (t) => {
+  const server = await fake(t, { streams: 52, onAsked: usual });
+  const client = connect(t, server.address);
+  const watched = watch(t, client, 150);
+  await until('all are held', () => server.held.length === 150);
+  await sleep(1_100);
+  const cut = performance.now();
+  let last = cut;
+  server.onAsked = () => {
+    last = performance.now();
+  };
+  for (const session of server.sessions) session.destroy();
+  await until('all are held', () => server.held.length === 150);
+  assert.ok(last - cut > 550, `all of them within ${last - cut} ms`);
+  assert.deepEqual([watched.errors, watched.answers.length], [[], 150]);
+});
+
+test('of many watches that begin, so many read at once, and each in the end', async (t) => {
+  const server = await fake(t);
+  const client = connect(t, server.address);
+  const watched = watch(t, client, 300);
+  await until('the first', () => server.asked.length >= 100);
+  await sleep(300);
+  assert.equal(server.asked.length, 100);
+  server.onAsked = usual;
+  for (const asked of server.held) usual(asked);
+  await until('all are held', () => server.held.length === 300);
+  assert.deepEqual([watched.errors, watched.answers.length], [[], 300]);
+});
+
+test('what a server holds that does not answer any more is asked of the next', async (t) => {
+  const first = await fake(t, { onAsked: usual });
+  const second = await fake(t, { onAsked: usual });
+  const cable = await Cable.start(first.port);
+  t.after(() => cable.stop());
+  const client = connect(t, [`https://127.0.0.1:${cable.port}`, second.address]);
+  const watched = watch(t, client, 20);
+  await until('all are held', () => first.held.length === 20);
+  cable.deafen();
+  await assert.rejects(client.health(query, signal), { code: 'consul/timeout' });
+  // A ping shows it after 20 s.
+  await until('all are held there', () => second.held.length === 20, 5);
+  assert.deepEqual(watched.errors, []);
+});
+
+for (const status of [408, 502, 504]) {
+  test(`a proxy that ends what is silent with ${status} is no outage, and teaches a shorter wait`, async (t) => {
+    let time = 0;
+    t.mock.method(performance, 'now', () => time);
+    const server = await fake(t, { onAsked: usual });
+    const client = connect(t, server.address);
+    const watched = watch(t, client, 1);
+    await until('it is held', () => server.held.length === 1);
+    time = 20_000;
+    server.held[0]?.answer(0, 'Gateway', status);
+    await until('it is held again', () => server.held.length === 1);
+    assert.deepEqual([server.held.map(indexOf), watched.errors], [['7'], []]);
+    assert.equal(client.waits().most, 16_000);
+    // What comes at once is an outage.
+    server.held[0]?.answer(0, 'Gateway', status);
+    await until('it is said', () => watched.errors.length === 1);
+  });
+}
 
 test('a connection that is reset while requests are under way is found out at once', async (t) => {
   const server = new Worker(new URL('answering-http2.mjs', import.meta.url), {

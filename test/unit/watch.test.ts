@@ -8,6 +8,7 @@ import { resolveConfig } from '../../agent/config/resolve.ts';
 import { createConsulClient } from '../../agent/consul/api.ts';
 import { repeatBlockingQuery } from '../../agent/consul/blocking-query.ts';
 import { ConsulError } from '../../agent/consul/error.ts';
+import { ownConnection } from '../../agent/consul/wait.ts';
 import { temporaryFolder } from '../stack/folder.ts';
 import { until } from '../stack/process.ts';
 import { cutOff, error, FakeConsul, ok, type Reply } from './fake-consul.ts';
@@ -48,7 +49,7 @@ async function watch(
       return changed;
     },
     failed: (failure) => watched.errors.push(failure),
-    wait: config.consul.wait,
+    wait: client.waits,
     signal: abort.signal,
   });
   done.finally(() => {
@@ -118,7 +119,7 @@ test('what an answer sets off goes out before the next query', async () => {
       return true;
     },
     failed: assert.fail,
-    wait: 25_000,
+    wait: ownConnection().now,
     signal: abort.signal,
   });
   assert.deepEqual(order, ['query', 'push', 'query']);
@@ -354,7 +355,7 @@ test('an error of ours leaves the loop, and is not laid to Consul', async () => 
     },
     answered: () => true,
     failed: ({ message }) => failures.push(message),
-    wait: 1000,
+    wait: ownConnection(1000).now,
     signal: abort.signal,
   });
   await assert.rejects(loop, new TypeError('x is not a function'));
@@ -374,7 +375,7 @@ test('so does one that is thrown where the answer is used', async () => {
       throw new TypeError('x is not a function');
     },
     failed: assert.fail,
-    wait: 1000,
+    wait: ownConnection(1000).now,
     signal: abort.signal,
   });
   await assert.rejects(loop, new TypeError('x is not a function'));
@@ -397,7 +398,7 @@ test('a wrong request is repeated after half a minute, or a minute at most', asy
     },
     answered: () => assert.fail(),
     failed() {},
-    wait: 1000,
+    wait: ownConnection(1000).now,
     signal: abort.signal,
   });
   async function pass(ms: number) {

@@ -18,6 +18,8 @@ export interface Candidates {
    * of them can be used.
    */
   doubt: string | undefined;
+  /** There are host names among them, whose addresses may change. */
+  hasNames: boolean;
 }
 
 /**
@@ -45,6 +47,7 @@ export function candidatesOf(
     instances: entries.length,
     malformed,
     awaits,
+    hasNames: names.length > 0,
     doubt:
       unusable && !awaits ? `none of ${entries.length} instances can be used: ${why}` : undefined,
   };

@@ -14,6 +14,13 @@ import { createReport } from './report.ts';
 import { createResolver } from './resolver.ts';
 import { serving } from './serving.ts';
 
+/** What an answer shows. */
+interface Seen {
+  /** undefined: as the last one. */
+  entries: unknown[] | undefined;
+  digest?: string | undefined;
+}
+
 /** The instances of a service that are well. */
 export const health: SourceKind<HealthConfig> = {
   keys,
@@ -43,16 +50,25 @@ export function openHealth(options: SourceOptions<HealthConfig>, lookup = create
       log.warn({ upstream }, `${upstream}: ${fate}: ${host}: ${reason(error)}`);
     },
   });
-  let following: Following<unknown[]> | undefined;
+  let following: Following<Seen> | undefined;
+  /** Of the last answer, if the same one again would say nothing new. */
+  let known: string | undefined;
+  /** So many there have been. */
+  let answers = 0;
   /** The next answer is the first, or the first after one without an instance. */
   let isFirst = true;
   /** Of the last answer with an instance. */
   let nodes: string[] = [];
 
-  async function ask(question: Question, signal: AbortSignal): Promise<Answer<unknown[]>> {
-    const query = { service, filter, consistency, ...question };
-    const { index, entries } = await client.health(query, signal);
-    return { index, content: entries };
+  async function ask(question: Question, signal: AbortSignal): Promise<Answer<Seen>> {
+    const query = { service, filter, consistency, known: () => known, ...question };
+    const { index, entries, digest } = await client.health(query, signal);
+    return { index, content: { entries, digest } };
+  }
+
+  async function readOnce(signal: AbortSignal): Promise<unknown[]> {
+    const { entries } = await client.health({ service, filter, consistency }, signal);
+    return entries;
   }
 
   function find(entries: unknown[]): Candidates {
@@ -79,14 +95,28 @@ export function openHealth(options: SourceOptions<HealthConfig>, lookup = create
     return observation(find(entries));
   }
 
+  /** What has been used is of no use any more: there is nothing in it that may be another later. */
+  function forget(digest: string | undefined): void {
+    known = digest;
+    if (following !== undefined) following.latest = undefined;
+  }
+
   return {
     follow(observer) {
-      following = follow<unknown[]>({
+      following = follow<Seen>({
         upstream,
         ask,
-        use(entries) {
+        use({ entries, digest }) {
+          answers += 1;
+          if (entries === undefined) {
+            observer.unchanged?.();
+            return false;
+          }
+          known = undefined;
           const found = find(entries);
-          return !found.awaits && observer.observed(observation(found));
+          const changed = !found.awaits && observer.observed(observation(found));
+          if (!found.hasNames) forget(digest);
+          return changed;
         },
         failed: observer.failed,
         wait,
@@ -94,18 +124,19 @@ export function openHealth(options: SourceOptions<HealthConfig>, lookup = create
       });
     },
     async read(signal) {
-      const { content } = await ask({}, signal);
-      return lookedUp(content, signal);
+      return lookedUp(await readOnce(signal), signal);
     },
     async confirm(signal) {
-      const before = following?.latest;
+      const before = answers;
       const entries = await readSurely(client, { service, filter }, nodes, signal);
+      // The next answer may be as the last one was, and this one is not.
+      known = undefined;
       // Unless it has been answered meanwhile, which may be newer.
-      if (following !== undefined && following.latest === before) following.latest = entries;
+      if (following !== undefined && answers === before) following.latest = { entries };
       return lookedUp(entries, signal);
     },
     async summary(signal) {
-      const { content } = await ask({}, signal);
+      const content = await readOnce(signal);
       if (content.length > 0) return summary(content, port);
       // A service that is forbidden looks like one that is unknown.
       const all = await readSurely(client, { service, filter: undefined }, nodes, signal);
