@@ -1,4 +1,4 @@
-import { entry } from '../state/document.ts';
+import { entry, putSubset, subset } from '../state/document.ts';
 import {
   applyToDocument,
   type DocumentPatch,
@@ -12,8 +12,8 @@ import type { AdminClient, Mirror } from './admin.ts';
 import { AdminError } from './error.ts';
 import { blame, type LeftOut, without } from './left-out.ts';
 
-/** So that one part takes a worker a few milliseconds. */
-const peersInPart = 1000;
+/** So that one part takes a worker a few milliseconds, and little room beside what it replaces. */
+const bytesInPart = 32 * 1024;
 
 /** What a target would not have of an upstream. */
 export interface Refusal {
@@ -41,7 +41,7 @@ export interface Pushed {
  * it names none, upstream by upstream, so that a bad one does not hold up the
  * others. When the target is full, an upstream goes as far as it fits.
  *
- * @param written hears of each part that the target took
+ * @param written hears of each part that the target took, with the names of its upstreams
  * @throws AdminError for anything that is not about one upstream; then what
  *   the target has must be read again
  */
@@ -50,9 +50,10 @@ export async function push(
   start: Mirror,
   patch: DocumentPatch,
   signal: AbortSignal,
-  written: (mirror: Mirror) => void = () => {},
+  written: (mirror: Mirror, names: string[]) => void = () => {},
 ): Promise<Pushed> {
-  let mirror = start;
+  // A copy, so that a part costs what it changes, not what there is.
+  let mirror = { ...start, document: { upstreams: { ...start.document.upstreams } } };
   const errors = new Map<string, AdminError>();
   const leftOut = new Map<string, LeftOut>();
   const changed = new Set<string>();
@@ -62,12 +63,15 @@ export async function push(
   async function send(part: DocumentPatch): Promise<AdminError | undefined> {
     try {
       const etag = await client.patch(part, mirror.etag, signal);
-      mirror = { document: applyToDocument(mirror.document, part), etag };
+      const names = Object.keys(part.upstreams);
+      const { document } = mirror;
+      putSubset(document, applyToDocument(subset(document, names), part), names);
+      mirror = { document, etag };
       for (const [name, change] of Object.entries(part.upstreams)) {
         if (change === null) removed.push(name);
         else changed.add(name);
       }
-      written(mirror);
+      written(mirror, names);
       return undefined;
     } catch (error) {
       if (!(error instanceof AdminError)) throw error;
@@ -132,7 +136,7 @@ export async function push(
   let todo = patch;
   let rest: DocumentPatch | undefined;
   for (;;) {
-    for (const part of parts(mirror.document, todo, peersInPart)) await sendOrSplit(part);
+    for (const part of parts(mirror.document, todo, bytesInPart)) await sendOrSplit(part);
     const missing = errors.size === 0 ? undefined : diffDocuments(mirror.document, target);
     rest = missing && withoutLeftOut(missing);
     if (rest === undefined || removals(rest) >= removals(todo)) break;

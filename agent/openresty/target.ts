@@ -111,8 +111,8 @@ export function startTarget(options: TargetOptions): Target {
     const started = performance.now();
     // Only what the patch is about, so that it costs no more with more upstreams.
     const part = { document: subset(has.document, Object.keys(patch.upstreams)), etag: has.etag };
-    const result = await push(client, part, patch, signal, ({ document, etag }) => {
-      putSubset(has.document, document, Object.keys(patch.upstreams));
+    const result = await push(client, part, patch, signal, ({ document, etag }, names) => {
+      putSubset(has.document, document, names);
       mirror = { document: has.document, etag };
     });
     left = has.document;

@@ -44,23 +44,25 @@ export function removals(patch: DocumentPatch): number {
  * that go share each part in proportion.
  *
  * @param from the document that the patch is for
- * @param limit the most peers in one part; an upstream counts as one more
+ * @param limit the most bytes of a part as JSON; one peer, with the settings
+ *   that it brings along, may have more
  */
 export function parts(from: Document, patch: DocumentPatch, limit: number): DocumentPatch[] {
   const done: DocumentPatch[] = [];
+  const frame = bytes({ upstreams: {} });
   let open: [string, UpstreamPatch | null][] = [];
-  let size = 0;
+  let size = frame;
   const close = () => {
     if (open.length > 0) done.push({ upstreams: Object.fromEntries(open) });
     open = [];
-    size = 0;
+    size = frame;
   };
   const upstreams = Object.entries(patch.upstreams)
     .map(([name, upstream]) => ({ name, upstream, current: entry(from.upstreams, name) }))
     .sort((a, b) => growth(a.current, a.upstream) - growth(b.current, b.upstream));
   for (const { name, upstream, current } of upstreams) {
-    for (const piece of pieces(current, upstream, limit - 1)) {
-      const weight = 1 + Object.keys(piece?.peers ?? {}).length;
+    for (const piece of pieces(name, current, upstream, limit - frame)) {
+      const weight = memberBytes(name, piece);
       if (size + weight > limit) close();
       open.push([name, piece]);
       size += weight;
@@ -68,6 +70,15 @@ export function parts(from: Document, patch: DocumentPatch, limit: number): Docu
   }
   close();
   return done;
+}
+
+function bytes(value: unknown): number {
+  return Buffer.byteLength(JSON.stringify(value));
+}
+
+/** In an object, with the marks around it. */
+function memberBytes(name: string, value: unknown): number {
+  return bytes(name) + bytes(value) + 2;
 }
 
 /** How many peers more an upstream has after the patch, itself counted as one. */
@@ -82,24 +93,44 @@ function growth(current: Upstream | undefined, patch: UpstreamPatch | null): num
 }
 
 function pieces(
+  name: string,
   current: Upstream | undefined,
   patch: UpstreamPatch | null,
   limit: number,
 ): (UpstreamPatch | null)[] {
-  const count = Object.keys(patch?.peers ?? {}).length;
-  if (patch === null || count <= limit) return [patch];
+  if (patch?.peers === undefined || memberBytes(name, patch) <= limit) return [patch];
   const { settings, enter, leave } = inOrder(current, patch);
-  const share = (sent: number) => Math.ceil((sent * enter.length) / count);
   const result: UpstreamPatch[] = [];
-  for (let from = 0; from < count; from += limit) {
-    const to = Math.min(from + limit, count);
-    const peers = Object.fromEntries([
-      ...enter.slice(share(from), share(to)),
-      ...leave.slice(from - share(from), to - share(to)),
-    ]);
-    result.push(from === 0 ? { ...settings, peers } : { peers });
+  let open: [string, PeerPatch][] = [];
+  let first = settings;
+  let size = memberBytes(name, { ...settings, peers: {} });
+  const close = () => {
+    result.push({ ...first, peers: Object.fromEntries(open) });
+    open = [];
+    first = {};
+    size = memberBytes(name, { peers: {} });
+  };
+  for (const [address, peer] of inProportion<[string, PeerPatch]>(enter, leave)) {
+    const weight = memberBytes(address, peer);
+    if (open.length > 0 && size + weight > limit) close();
+    open.push([address, peer]);
+    size += weight;
   }
+  close();
   return result;
+}
+
+/** One list of both, in which each stretch has its share of each. */
+function inProportion<T>(enter: T[], leave: T[]): T[] {
+  const all: T[] = [];
+  const count = enter.length + leave.length;
+  const share = (sent: number) => Math.ceil((sent * enter.length) / count);
+  for (let sent = 0; sent < count; sent += 1) {
+    const entered = share(sent);
+    const from = share(sent + 1) > entered ? enter[entered] : leave[sent - entered];
+    if (from !== undefined) all.push(from);
+  }
+  return all;
 }
 
 type PeerPatch = NonNullable<UpstreamPatch['peers']>[string];

@@ -261,10 +261,8 @@ test('a large first push goes in parts, and all of it arrives', async (t) => {
   const flags = ['--consul', stack.consul.address, '--openresty', recorder.address];
   const result = await reloadless(['sync', ...flags, '--service', 'big']);
   assert.deepEqual([result.code, result.stderr], [0, '']);
-  const sizes = recorder.writes.map(
-    ({ body }) => Object.keys(JSON.parse(body).upstreams.big.peers).length,
-  );
-  assert.deepEqual(sizes, [999, 999, 502]);
+  const sent = recorder.writes.map(({ body }) => body.length);
+  assert.ok(sent.length > 2 && Math.max(...sent) <= 32 * 1024, `${sent} bytes`);
   assert.equal((await peers(stack.nginx, 'big'))?.length, 2500);
 });
 

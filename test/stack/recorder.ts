@@ -14,6 +14,8 @@ export class Recorder {
   readonly #server: Server;
   address = '';
   readonly recorded: Recorded[] = [];
+  /** Whether the answer is lost on its way. */
+  loses: (recorded: Recorded) => boolean = () => false;
 
   private constructor(port: number) {
     this.#server = createServer(async (request, response) => {
@@ -23,7 +25,9 @@ export class Recorder {
       const { method = '', url = '', headers } = request;
       const forward = send({ host: '127.0.0.1', port, method, path: url, headers }, (answer) => {
         const status = answer.statusCode ?? 0;
-        this.recorded.push({ method, path: url, body: body.toString(), status });
+        const recorded = { method, path: url, body: body.toString(), status };
+        this.recorded.push(recorded);
+        if (this.loses(recorded)) return void response.destroy();
         response.writeHead(status, answer.headers);
         answer.pipe(response);
       });

@@ -17,7 +17,7 @@ local type = type
 
 local _M = {}
 
--- So many are named in one answer: as many as an agent's part has peers.
+-- So many are named in one answer; an agent leaves them out and asks again.
 local most_errors = 1000
 
 -- Of an upstream, whose peers have checks of their own.
