@@ -1,6 +1,7 @@
 -- The answers of the admin API. Errors are problem details (RFC 9457).
 
 local json = require("reloadless.table.json")
+local pause = require("reloadless.shared.pause")
 
 local ngx = ngx
 
@@ -38,6 +39,41 @@ end
 --- Answers 200 with a text of JSON.
 function _M.json(text)
     send(200, "application/json", text .. "\n")
+end
+
+
+-- So much is sent at once.
+local slice_bytes = 32 * 1024
+
+
+--- Answers 200 with a text of JSON that may be long: in slices, so that others
+-- are served meanwhile.
+-- @param length of the text in bytes, or nil when it is not known yet
+-- @param tell function that tells the text: it calls the function that it is
+--   given with each piece, and ends when that returns false, since the client
+--   has gone
+function _M.long_json(length, tell)
+    ngx.header["Content-Type"] = "application/json"
+    ngx.header["Content-Length"] = length
+    ngx.header["Cache-Control"] = "no-store"
+    if ngx.req.get_method() == "HEAD" then
+        return
+    end
+
+    local slice, size = {}, 0
+    tell(function(piece)
+        slice[#slice + 1], size = piece, size + #piece
+        pause.after(1)
+        if size < slice_bytes then
+            return true
+        end
+        ngx.print(slice)
+        slice, size = {}, 0
+        local sent, err = ngx.flush(true)
+        -- HTTP/1.0 gets all at once
+        return sent or err == "buffering"
+    end)
+    ngx.print(slice)
 end
 
 

@@ -7,7 +7,6 @@ local answer = require("reloadless.admin.answer")
 local dict = require("reloadless.table.dict")
 local generations = require("reloadless.boot.generations")
 local listeners = require("reloadless.admin.listeners")
-local pause = require("reloadless.shared.pause")
 local requests = require("reloadless.admin.request")
 local status = require("reloadless.admin.status")
 local upstreams = require("reloadless.admin.upstreams")
@@ -101,7 +100,6 @@ end
 
 --- Answers a request to the admin API: the content handler of its server.
 function _M.handle()
-    pause.reset()
     -- Where lua_check_client_abort is on, nginx would end a request whose
     -- client is gone in the midst of a pause, and that would keep the lock.
     ngx.on_abort(function() end)

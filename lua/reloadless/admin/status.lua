@@ -6,11 +6,11 @@ local dict = require("reloadless.table.dict")
 local json = require("reloadless.table.json")
 local lease = require("reloadless.admin.lease")
 local reader = require("reloadless.table.read")
+local sorted_keys = require("reloadless.shared.sorted_keys")
 
-local concat = table.concat
 local ipairs = ipairs
-local pairs = pairs
-local sort = table.sort
+local ngx = ngx
+local sub = string.sub
 
 
 local function state_of(fields, ejected)
@@ -23,40 +23,41 @@ local function state_of(fields, ejected)
 end
 
 
-local function object(members)
-    sort(members)
-    return "{" .. concat(members, ",") .. "}"
+local function peer_json(fields, requests, failures, active, ejected)
+    fields.requests, fields.failures, fields.active = requests, failures, active
+    fields.state = state_of(fields, ejected)
+    fields.weight = fields.weight or 1
+    return json.encode(fields)
 end
 
 
-local function upstream_json(name, read, count)
-    local members = {}
-    for _, body in pairs(read.bodies) do
-        for key, fields in pairs(json.decode_peers(body)) do
-            local ejected
-            fields.requests, fields.failures, fields.active, ejected =
-                count(name, key)
-            fields.state = state_of(fields, ejected)
-            fields.weight = fields.weight or 1
-            members[#members + 1] = json.encode(key) .. ":"
-                                    .. json.encode(fields)
-        end
-    end
-
+-- @return false when the client has gone
+local function tell_upstream(write, name, read, count)
     local settings = json.decode(read.settings)
     settings.balance = settings.balance or "round_robin"
     settings.version = read.version
-    return json.encode(name) .. ":"
-           .. json.encode(settings):sub(1, -2)
-           .. ',"peers":' .. object(members) .. "}"
+    write(json.encode(name) .. ":" .. sub(json.encode(settings), 1, -2)
+          .. ',"peers":{')
+
+    local comma = ""
+    for _, id in ipairs(read.ids) do
+        local peers = json.decode_peers(read.bodies[id])
+        for _, key in ipairs(sorted_keys(peers)) do
+            if not write(comma .. '"' .. key .. '":'
+                         .. peer_json(peers[key], count(name, key)))
+            then
+                return false
+            end
+            comma = ","
+        end
+    end
+    return write("}}")
 end
 
 
--- The table's facts, the agents and, for each upstream and peer, its settings,
--- state and counters.
-local function show()
+local function facts()
     local source, updated_at = dict.last_write()
-    local facts = {
+    return {
         instance = dict.instance(),
         version = dict.version(),
         source = source,
@@ -65,17 +66,37 @@ local function show()
         free_space = dict.free_space(),
         agents = lease.all(),
     }
-    local count = counters.reader()
+end
 
-    local members = {}
-    for _, name in ipairs(dict.names()) do
-        local read = reader.upstream(name)
-        if read then
-            members[#members + 1] = upstream_json(name, read, count)
-        end
+
+-- The table's facts, the agents and, for each upstream and peer, its settings,
+-- state and counters. The version is that of the table at the beginning: an
+-- upstream that changes meanwhile may be newer, as its own version says, and
+-- one that goes may be missing.
+local function show()
+    local wanted = ngx.var.arg_upstream
+    if wanted and not dict.upstream_version(wanted) then
+        return { status = 404, detail = "there is no upstream " .. wanted }
     end
-    answer.json(json.encode(facts):sub(1, -2)
-                .. ',"upstreams":' .. object(members) .. "}")
+
+    local first = sub(json.encode(facts()), 1, -2) .. ',"upstreams":{'
+    local names = wanted and { wanted } or dict.names()
+    local count = counters.reader()
+    answer.long_json(nil, function(write)
+        write(first)
+        local comma = ""
+        for _, name in ipairs(names) do
+            local read = reader.upstream(name)
+            if read then
+                write(comma)
+                comma = ","
+                if not tell_upstream(write, name, read, count) then
+                    return
+                end
+            end
+        end
+        write("}}\n")
+    end)
 end
 
 

@@ -33,7 +33,18 @@ local function show(request)
         return err
     end
     ngx.header["ETag"] = dict.etag(shown.version)
-    answer.json(shown.json)
+    local length = 1
+    for _, piece in ipairs(shown.pieces) do
+        length = length + #piece
+    end
+    answer.long_json(length, function(write)
+        for _, piece in ipairs(shown.pieces) do
+            if not write(piece) then
+                return
+            end
+        end
+        write("\n")
+    end)
 end
 
 

@@ -3,17 +3,18 @@
 -- add up once a second, so that a request pays for no shared write.
 --
 --   r:<peer>, f:<peer>   requests to the peer of this id, and failures
---   a:<process>          of this worker's peers, those with requests under way
---                        and those that it has ejected
+--   births               how many workers have come
+--   a:<n>                process id of worker n and, of its peers, those with
+--                        requests under way and those that it has ejected
 --   other keys           see remember
 
 local process = require("reloadless.shared.process")
 
 local concat = table.concat
-local find = string.find
 local gmatch = string.gmatch
 local ipairs = ipairs
-local sub = string.sub
+local match = string.match
+local pairs = pairs
 
 local _M = {}
 
@@ -24,6 +25,10 @@ local dict
 local is_ending = false
 -- peers with something to report
 local touched = {}
+-- the key of this worker's report
+local report
+-- the numbers of workers that may live, and the newest of them that was seen
+local living, newest = {}, 0
 
 
 local function touch(peer)
@@ -40,7 +45,7 @@ _M.touch = touch
 
 local function flush(premature)
     is_ending = is_ending or premature
-    local busy, lines = {}, {}
+    local busy, lines = {}, { process.id() }
     for _, peer in ipairs(touched) do
         local id = peer.id
         if peer.requests > 0 then
@@ -60,12 +65,9 @@ local function flush(premature)
     end
     touched = busy
 
-    local key = "a:" .. process.id()
-    if #lines > 0 then
-        dict:set(key, concat(lines, "\n"))
-    else
-        dict:delete(key)
-    end
+    -- also so that it is never what was used least lately, and evicted
+    dict:get("births")
+    dict:set(report, concat(lines, "\n"))
 end
 
 
@@ -111,20 +113,34 @@ function _M.is_news(what, seconds)
 end
 
 
+-- @return an array of the reports of all workers that live. They are found
+-- without a look at all keys, during which no worker could count.
+local function reports()
+    local births, found = dict:get("births") or 0, {}
+    for n = newest + 1, births do
+        living[n] = true
+    end
+    for n in pairs(living) do
+        local text = dict:get("a:" .. n)
+        if text and process.is_alive(match(text, "^%S+")) then
+            found[#found + 1] = text
+        elseif text or n <= newest then
+            -- gone, and not just about to report for the first time
+            dict:delete("a:" .. n)
+            living[n] = nil
+        end
+    end
+    newest = births
+    return found
+end
+
+
 --- Reads the counters of all peers.
 -- @return a function of an upstream's name and a peer's address that gives
 --   requests, failures, active, and whether a worker has ejected it
 function _M.reader()
     local active, ejected = {}, {}
-    for _, key in ipairs(dict:get_keys(0)) do
-        local lines = ""
-        if find(key, "a:", 1, true) == 1 then
-            if process.is_alive(sub(key, 3)) then
-                lines = dict:get(key) or ""
-            else
-                dict:delete(key)
-            end
-        end
+    for _, lines in ipairs(reports()) do
         for id, count, mark in gmatch(lines, "(%S+) (%d+)([^\n]*)") do
             active[id] = (active[id] or 0) + count
             ejected[id] = ejected[id] or mark ~= ""
@@ -151,6 +167,8 @@ end
 
 --- Starts the reports of this worker.
 function _M.init_worker()
+    report = "a:" .. dict:incr("births", 1, 0)
+    flush()
     assert(ngx.timer.every(flush_seconds, flush))
 end
 
