@@ -11,6 +11,7 @@ const statusSchema = z.looseObject({
   updated_at: z.string(),
   capacity: z.number(),
   free_space: z.number(),
+  warning: z.string().optional(),
   agents: z.record(
     z.string(),
     z.looseObject({ id: z.string(), host: z.string(), pid: z.number(), since: z.string() }),
@@ -66,6 +67,7 @@ function describe(target: string, answer: unknown): string[] {
   const status = readStatus(target, answer);
   return [
     `${target}  ${headline(status)}`,
+    ...(status.warning === undefined ? [] : [`warning: ${status.warning}`]),
     ...columns([
       ['UPSTREAM', 'PEER', 'STATE', 'WEIGHT', 'REQUESTS', 'FAILURES', 'ACTIVE', 'ID'],
       ...rows(status),

@@ -25,6 +25,8 @@ export interface AdminClient {
   readonly name: string;
   /** Of the last answer: the instance that gave it and, while nginx is being upgraded, the other. */
   readonly instances: string[];
+  /** @returns what the target warned of in its last answer, if anything */
+  warning(): string | undefined;
   /**
    * @param etag of the document that we have
    * @returns undefined when it still is the one
@@ -97,6 +99,7 @@ function createClient(config: TargetConfig, firstToken: string | undefined): Adm
   const who = `OpenResty at ${name}`;
   let token = firstToken;
   let instances: string[] = [];
+  let warning: string | undefined;
 
   function refreshToken(): void {
     if (token_file !== undefined) token = readToken(token_file);
@@ -123,6 +126,8 @@ function createClient(config: TargetConfig, firstToken: string | undefined): Adm
       instances = String(received['reloadless-instances'] ?? '')
         .split(' ')
         .filter(Boolean);
+      const warned = received['reloadless-warning'];
+      warning = typeof warned === 'string' ? warned : undefined;
       if (status === 401 || status === 403) {
         const refused = token;
         refreshToken();
@@ -146,6 +151,7 @@ function createClient(config: TargetConfig, firstToken: string | undefined): Adm
     get instances() {
       return instances;
     },
+    warning: () => warning,
     async get(etag, signal) {
       const condition = etag === undefined ? {} : { 'if-none-match': etag };
       const answer = await call('GET', '/v1/upstreams', signal, condition);

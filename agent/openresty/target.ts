@@ -6,6 +6,7 @@ import { boundedLog } from '../telemetry/bounded.ts';
 import { type Log, reason } from '../telemetry/log.ts';
 import { sleep } from '../util/backoff.ts';
 import { pauseAfter } from '../util/coded-error.ts';
+import { brief } from '../util/text.ts';
 import { createWaker } from '../util/waker.ts';
 import type { AdminClient, Mirror } from './admin.ts';
 import { createLease, type Owner } from './lease.ts';
@@ -69,6 +70,8 @@ export function startTarget(options: TargetOptions): Target {
   const foreign = new Set<string>();
   /** The target fails, which the log has said. */
   let isFailing = false;
+  /** The log has said that the target warns of something. */
+  let warned = false;
 
   async function read(): Promise<void> {
     const found = await client.get(mirror?.etag, signal);
@@ -170,6 +173,12 @@ export function startTarget(options: TargetOptions): Target {
     return !isWaiting;
   }
 
+  function reportWarning(warning: string | undefined): void {
+    if (warning !== undefined && !warned) log.warn(`${client.name}: ${brief(warning, 300)}`);
+    if (warning === undefined && warned) log.info(`${client.name}: has room again`);
+    warned = warning !== undefined;
+  }
+
   function failed(error: unknown, pause: number): void {
     mirror = undefined;
     dirty = undefined;
@@ -194,6 +203,7 @@ export function startTarget(options: TargetOptions): Target {
         }
         // In time, and behind the push: a change does not wait for it.
         await isOurs();
+        reportWarning(client.warning());
         if (isFailing) log.info(`${client.name}: answers again`);
         isFailing = false;
         failures = 0;

@@ -63,6 +63,7 @@ async function start(t: TestContext, n: number) {
       calls.push('lease');
       return { etag: etag() };
     },
+    warning: () => undefined,
     dropLease: async () => {},
     close() {},
   };

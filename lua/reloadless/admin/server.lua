@@ -10,6 +10,7 @@ local listeners = require("reloadless.admin.listeners")
 local requests = require("reloadless.admin.request")
 local status = require("reloadless.admin.status")
 local upstreams = require("reloadless.admin.upstreams")
+local writer = require("reloadless.table.write")
 
 local concat = table.concat
 local match = string.match
@@ -70,6 +71,7 @@ local function respond()
         ngx.header[generations.introduction] = generations.meet(introduction)
     end
     ngx.header["Reloadless-Instances"] = generations.instances()
+    ngx.header["Reloadless-Warning"] = writer.warning()
 
     local methods, name = route(ngx.var.uri)
     if not methods then

@@ -7,6 +7,7 @@ local json = require("reloadless.table.json")
 local lease = require("reloadless.admin.lease")
 local reader = require("reloadless.table.read")
 local sorted_keys = require("reloadless.shared.sorted_keys")
+local writer = require("reloadless.table.write")
 
 local ipairs = ipairs
 local ngx = ngx
@@ -64,6 +65,7 @@ local function facts()
         updated_at = os.date("!%Y-%m-%dT%H:%M:%SZ", updated_at),
         capacity = dict.capacity(),
         free_space = dict.free_space(),
+        warning = writer.warning(),
         agents = lease.all(),
     }
 end

@@ -37,6 +37,15 @@ local function milliseconds()
 end
 
 
+--- Pauses, behind work that cannot be cut.
+function _M.now()
+    if ngx.get_phase() == "content" then
+        -- sleep(0) lets nobody in: see docs/discoveries/sleep-zero.md
+        ngx.sleep(0.001)
+    end
+end
+
+
 --- Counts work, and pauses when this turn has had its share: all requests that
 -- work in it together.
 -- @param peers as many as would have cost the same
@@ -49,9 +58,8 @@ function _M.after(peers)
 
     if turn ~= now() then
         turn, began = now(), milliseconds()
-    elseif milliseconds() - began > slice and ngx.get_phase() == "content" then
-        -- sleep(0) lets nobody in: see docs/discoveries/sleep-zero.md
-        ngx.sleep(0.001)
+    elseif milliseconds() - began > slice then
+        _M.now()
     end
 end
 

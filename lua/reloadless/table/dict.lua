@@ -18,7 +18,9 @@
 --                         was refused: see admin/lease.lua
 --   beside                see boot/generations.lua
 
+local pause = require("reloadless.shared.pause")
 local random_bytes = require("reloadless.shared.random_bytes")
+local sorted_keys = require("reloadless.shared.sorted_keys")
 
 local concat = table.concat
 local find = string.find
@@ -26,7 +28,6 @@ local floor = math.floor
 local format = string.format
 local ipairs = ipairs
 local match = string.match
-local sort = table.sort
 local sub = string.sub
 
 local _M = {}
@@ -80,6 +81,20 @@ function _M.free_space()
 end
 
 
+--- What is to be said before the dict is full: when less than a tenth of it is
+-- free, beside what is kept for taking peers out.
+-- @param reserve that is kept, in bytes
+-- @return a text, or nil
+function _M.warning(reserve)
+    local free, all = dict:free_space(), dict:capacity()
+    if free < all / 10 + reserve then
+        return format("the shared dict is nearly full, %dk of %dk are free:"
+                      .. " enlarge lua_shared_dict reloadless", free / 1024,
+                      all / 1024)
+    end
+end
+
+
 --- The key of an upstream's version.
 function _M.version_key(name)
     return "u:" .. name
@@ -114,15 +129,19 @@ end
 _M.beside_key = "beside"
 
 
--- @return what follows the prefix in each key that has it
+-- @return what follows the prefix in each key that has it, sorted
 local function behind(prefix)
-    local found = {}
-    for _, key in ipairs(dict:get_keys(0)) do
-        if find(key, prefix, 1, true) == 1 then
-            found[#found + 1] = sub(key, #prefix + 1)
+    local found, length = {}, #prefix
+    -- some 5 ms with 20,000 keys
+    local keys = dict:get_keys(0)
+    pause.now()
+    for _, key in ipairs(keys) do
+        if sub(key, 1, length) == prefix then
+            found[sub(key, length + 1)] = true
         end
+        pause.after(0.1)
     end
-    return found
+    return sorted_keys(found)
 end
 
 
@@ -146,8 +165,8 @@ function _M.names()
         if _M.upstream_version(name) then
             names[#names + 1] = name
         end
+        pause.after(0.2)
     end
-    sort(names)
     return names
 end
 

@@ -22,7 +22,15 @@ local _M = {}
 -- in the end, a swap or a drain, leaves half, since even other texts of the
 -- same length may not fit into the places of the old ones. So peers can always
 -- be taken out, however full the dict is.
-local reserve = 64 * 1024
+local function reserve()
+    return min(64 * 1024, dict.capacity() / 8)
+end
+
+
+--- What is to be said before the dict is full, or nil.
+function _M.warning()
+    return dict.warning(reserve())
+end
 
 
 -- @return the bytes of whole pages that the changes must leave
@@ -30,7 +38,7 @@ local function to_leave(total)
     if total.fresh == 0 and total.takes <= total.frees then
         return 0
     end
-    local least = min(reserve, dict.capacity() / 8)
+    local least = reserve()
     -- where fewer are left, the free places within pages are still for all
     return min(total.added > 0 and least or least / 2, dict.free_space())
 end
