@@ -30,10 +30,11 @@ for (const name of readdirSync(pages).filter((page) => page !== index)) {
   });
 }
 
-/** A machine as the pages suppose it: nginx with the include, and two instances of web in Consul. */
+/** A machine as the pages suppose it: an nginx, the include, and two instances of web in Consul. */
 async function startMachine(t: TestContext): Promise<{ follow: (step: Step) => Promise<void> }> {
   const stack = await startStack({
     // What a page puts there comes first, and so answers every host.
+    plain: true,
     http: ({ port }) => `
       include conf.d/*.conf;
       server { listen 127.0.0.1:${port}; server_name none.invalid; return 204; }`,
@@ -46,8 +47,12 @@ async function startMachine(t: TestContext): Promise<{ follow: (step: Step) => P
   }
   const home = join(stack.folder, 'home');
   mkdirSync(home);
+  const ofNginx = join(stack.folder, 'nginx');
+  writeFileSync(join(ofNginx, 'reloadless.conf'), stack.nginx.include());
   const env = environment(await writeCommands(stack, home));
   t.after(() => spawnSync('systemctl', ['stop', 'reloadless'], { env }));
+
+  const { port } = new URL(stack.consul.address);
 
   /** What is on the page, as it is on this machine. */
   function here(page: string): string {
@@ -55,26 +60,25 @@ async function startMachine(t: TestContext): Promise<{ follow: (step: Step) => P
       .replaceAll('http://127.0.0.1:8500', stack.consul.address)
       .replaceAll('http://127.0.0.1/', `${stack.nginx.url}/`)
       .replaceAll('listen 80;', `listen 127.0.0.1:${stack.nginx.port};`)
-      .replaceAll('include /etc/nginx/reloadless.conf;', '')
-      .replaceAll('/etc/nginx/', `${join(stack.folder, 'nginx')}/`)
+      .replaceAll('connect("127.0.0.1", 8500)', `connect("127.0.0.1", ${port})`)
+      .replaceAll('/etc/nginx/', `${ofNginx}/`)
       .replaceAll('/etc/reloadless/', `${home}/`);
   }
 
   async function run(command: string): Promise<string> {
     const shell = spawn('bash', ['-c', `exec 2>&1; ${here(command)}`], { cwd: home, env });
-    return text(shell.stdout);
+    return (await text(shell.stdout)).replaceAll(`${ofNginx}/`, '/etc/nginx/');
   }
 
   async function follow(step: Step): Promise<void> {
     if (step.kind === 'file') {
       const path = here(step.path.startsWith('/') ? step.path : join(home, step.path));
       mkdirSync(dirname(path), { recursive: true });
-      // What a command of the page has written stays, and must be what the page shows.
       writeFileSync(path, here(step.text));
       return;
     }
     // A look is repeated until what came before it has arrived.
-    const isLook = /^for /.test(step.command);
+    const isLook = /^(for|reloadless check) /.test(step.command);
     let printed = await run(step.command);
     if (isLook) {
       await until(step.command, async () => {

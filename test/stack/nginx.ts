@@ -117,14 +117,14 @@ http {
     fastcgi_temp_path tmp_fastcgi;
     uwsgi_temp_path tmp_uwsgi;
     scgi_temp_path tmp_scgi;
-${options.plain ? '' : this.#include(options)}
+${options.plain ? '' : this.include(options)}
 ${options.http({ port: this.port, adminPort: this.adminPort })}
 }
 `;
   }
 
   /** The include that ships, with this machine's paths and ports in it. */
-  #include(options: NginxOptions): string {
+  include(options: Omit<NginxOptions, 'http'> = {}): string {
     const token = options.tokenFile === undefined ? tokenFile : options.tokenFile;
     const changes: [string, string][] = [
       [
