@@ -44,38 +44,46 @@ export function whatToRegister({ address, parameters }: Server, service: string)
   return `register ${address} in Consul as an instance of ${service}${how}`;
 }
 
-export interface Failures {
+/** What an upstream says for all of its peers. */
+export interface Defaults {
   max_fails?: number;
   fail_timeout?: number;
+  max_conns?: number;
+  slow_start?: number;
 }
 
+const times = ['fail_timeout', 'slow_start'] as const;
+const names = ['max_fails', 'max_conns', ...times] as const;
+
 /**
- * What servers say of failures, if all that are no backup say the same.
+ * What the servers say, if all say the same; one that is down may say nothing.
  *
  * @param lost hears of each that says something else, or what nobody understands
  */
-export function failuresOf(
+export function defaultsOf(
   servers: Server[],
   lost: (server: Server, what: string, why: string) => void,
-): Failures {
-  const failures: Failures = {};
-  const [head] = servers;
-  if (head === undefined) return failures;
-  for (const name of ['max_fails', 'fail_timeout'] as const) {
+): Defaults {
+  const defaults: Defaults = {};
+  const isUp = ({ parameters }: Server) => !parameters.has('down');
+  const head = servers.find(isUp) ?? servers[0];
+  if (head === undefined) return defaults;
+  for (const name of names) {
     const written = head.parameters.get(name);
     for (const server of servers) {
       const other = server.parameters.get(name);
-      if (other === written) continue;
+      if (other === written || (other === undefined && !isUp(server))) continue;
       const said = other === undefined ? `no ${name}` : `${name}=${other}`;
       const first = written === undefined ? 'none' : written;
       lost(server, said, `the first server has ${first}, and an upstream has one for all`);
     }
     if (written === undefined) continue;
-    const value = name === 'max_fails' ? readCount(written) : readTime(String(written));
+    const isTime = times.some((time) => time === name);
+    const value = isTime ? readTime(String(written)) : readCount(written);
     if (value === undefined) lost(head, `${name}=${written}`, 'not a value that can be used');
-    else failures[name] = value;
+    else defaults[name] = value;
   }
-  return failures;
+  return defaults;
 }
 
 function readCount(text: string | true): number | undefined {

@@ -1,7 +1,7 @@
 import { entry } from '../state/document.ts';
 import { isUpstreamName, upstreamName } from '../state/field-checks.ts';
 import { balanceOf } from './balance.ts';
-import { describeServer, failuresOf, readServer, type Server, whatToRegister } from './server.ts';
+import { defaultsOf, describeServer, readServer, type Server, whatToRegister } from './server.ts';
 import { type Service, serviceOfDns, serviceOfTemplate } from './service.ts';
 import { action, nameOf, type Statement } from './statements.ts';
 import { readUpsync, type Upsync } from './upsync.ts';
@@ -250,10 +250,7 @@ function finish(name: string, statement: Statement, reading: Reading, context: C
   const isDumped = (server: Server) => server.statement.file !== statement.file;
   const counted =
     upsync === undefined ? [...reading.listed, ...reading.fixed] : reading.fixed.filter(isDumped);
-  const parts = counted.filter(
-    ({ parameters }) => !parameters.has('backup') && !parameters.has('down'),
-  );
-  const failures = failuresOf(parts, (server, what, why) => lost(server.statement, what, why));
+  const defaults = defaultsOf(counted, (server, what, why) => lost(server.statement, what, why));
   for (const server of counted) sayOthers(server, reading.fixed.includes(server), context);
   const tags = service?.tags ?? [];
   return {
@@ -264,8 +261,8 @@ function finish(name: string, statement: Statement, reading: Reading, context: C
       ...(tags.length > 0 && { tags }),
       ...(service?.min_health === 'passing' && { min_health: 'passing' }),
       ...fields,
-      ...upsync?.failures,
-      ...failures,
+      ...upsync?.defaults,
+      ...defaults,
     },
     datacenter: service?.datacenter,
     consul: upsync?.consul,
@@ -275,7 +272,8 @@ function finish(name: string, statement: Statement, reading: Reading, context: C
 
 /** @param isFixed whether it is registered by hand, with its weight and the like */
 function sayOthers(server: Server, isFixed: boolean, { lost }: Context): void {
-  const known = ['max_fails', 'fail_timeout', 'resolve', 'service', 'weight'];
+  const known = ['max_fails', 'fail_timeout', 'max_conns', 'slow_start'];
+  known.push('resolve', 'service', 'weight');
   if (isFixed) known.push('backup', 'down');
   for (const [name, value] of server.parameters) {
     const text = value === true ? name : `${name}=${value}`;

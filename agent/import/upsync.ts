@@ -1,6 +1,6 @@
 import { readEndpoint } from '../config/address.ts';
 import { entry } from '../state/document.ts';
-import type { Failures } from './server.ts';
+import type { Defaults } from './server.ts';
 import type { Service } from './service.ts';
 import { nameOf, type Statement } from './statements.ts';
 
@@ -9,11 +9,11 @@ export interface Upsync {
   /** undefined: its peers come from elsewhere, which is said. */
   service: Service | undefined;
   consul: string | undefined;
-  failures: Failures;
+  defaults: Defaults;
 }
 
 /** What upsync takes where a peer says nothing of failures; nginx takes one failure. */
-const failures: Failures = { max_fails: 2 };
+const defaults: Defaults = { max_fails: 2 };
 
 /**
  * Reads the `upsync` directive of nginx-upsync-module.
@@ -37,21 +37,21 @@ export function readUpsync(
   };
   if (host === undefined || entry(forms, type) !== kind) {
     lost(statement, nameOf(statement), `${type}: only Consul is a source`);
-    return { statement, service: undefined, consul: undefined, failures };
+    return { statement, service: undefined, consul: undefined, defaults };
   }
   const consul = `http://${host}`;
   if (readEndpoint(consul) === undefined) {
     lost(statement, nameOf(statement), `"${host}" is not the address of a Consul`);
-    return { statement, service: undefined, consul: undefined, failures };
+    return { statement, service: undefined, consul: undefined, defaults };
   }
   if (kind === 'kv') {
     lost(statement, nameOf(statement), 'its peers are in the KV store: register them as services');
-    return { statement, service: undefined, consul, failures };
+    return { statement, service: undefined, consul, defaults };
   }
   const [, service = '', tag] = /^([\w.-]+)(?:\?tag=([\w.-]+))?$/.exec(path) ?? [];
   if (service === '') {
     lost(statement, nameOf(statement), `"${path}" is not the name of a service`);
-    return { statement, service: undefined, consul, failures };
+    return { statement, service: undefined, consul, defaults };
   }
   if (kind === 'catalog/service') {
     const why = 'it takes every instance; here those that are critical never serve';
@@ -67,6 +67,6 @@ export function readUpsync(
       lost: [],
     },
     consul,
-    failures,
+    defaults,
   };
 }
