@@ -58,8 +58,6 @@ for (const name of cases) {
 
 /** Has nginx test what is printed, in an http block beside a server that proxies to each upstream. */
 async function nginxTakes(lines: string, upstreams: string[]): Promise<void> {
-  const found = findNginx();
-  assert.ok(found, 'nginx is there');
   const include = join(temporary, 'reloadless.conf');
   const port = await freePort();
   const shipped = readFileSync(join(checkout, 'nginx/reloadless.conf'), 'utf8')
@@ -70,25 +68,61 @@ async function nginxTakes(lines: string, upstreams: string[]): Promise<void> {
   writeFileSync(include, shipped);
   assert.ok(lines.includes('include /etc/nginx/reloadless.conf;'));
   const locations = upstreams.map((name) => `location /${name}/ { proxy_pass http://${name}; }`);
-  mkdirSync(join(temporary, 'logs'), { recursive: true });
-  writeFileSync(
-    join(temporary, 'nginx.conf'),
-    `${found.modules.map((path) => `load_module ${path};`).join('\n')}
-pid nginx.pid;
-error_log logs/error.log;
-events {}
-http {
+  const { status, stderr } = await testNginx(`
     ${lines.replace('/etc/nginx/reloadless.conf', include)}
-    server { listen 127.0.0.1:${await freePort()}; ${locations.join(' ')} }
-}
-`,
-  );
-  const { status, stderr } = spawnSync(found.bin, ['-t', '-p', temporary, '-c', 'nginx.conf'], {
-    encoding: 'utf8',
-  });
+    server { listen 127.0.0.1:${await freePort()}; ${locations.join(' ')} }`);
   assert.equal(status, 0, `${stderr}\n${lines}`);
   assert.doesNotMatch(stderr, /\[(warn|error)\]/);
 }
+
+/** `nginx -t`. @param http what stands in its http block */
+async function testNginx(http: string): Promise<{ status: number | null; stderr: string }> {
+  const found = findNginx();
+  assert.ok(found, 'nginx is there');
+  mkdirSync(join(temporary, 'logs'), { recursive: true });
+  const modules = found.modules.map((path) => `load_module ${path};`).join('\n');
+  const text = `${modules}\npid nginx.pid;\nerror_log logs/error.log;\nevents {}\nhttp {${http}\n}\n`;
+  writeFileSync(join(temporary, 'nginx.conf'), text);
+  return spawnSync(found.bin, ['-t', '-p', temporary, '-c', 'nginx.conf'], { encoding: 'utf8' });
+}
+
+test('what is a configuration, nginx and import say alike', async () => {
+  const port = await freePort();
+  const texts = [
+    'return 200 "a;b{c}";',
+    "return 200 'it''s';",
+    'return 200 a"b;',
+    'return 200 "a" ;',
+    'return 200 "a"b;',
+    'return 200 "a\nb";',
+    'return 200 "a;',
+    'return 200',
+    'return 200; }',
+    'return 200 a#b;',
+    'return 200 # a; comment {\n "x";',
+    '"return" 200;',
+    ';',
+    '{ }',
+    'set $x a\\;b;',
+    'set $x \\"a;',
+    'set $x "a\\"b";',
+    'set $x "";',
+    `set $x \${host}x;`,
+    'if ($host = "a") { return 200; }',
+    'location ~ ^/a{2}$ { return 200; }',
+    'location ~ "^/a{2}$" { return 200; }',
+    'location / { return 200; } }',
+    'rewrite_by_lua_block { local a = "}" -- it\'s {\n }',
+    'rewrite_by_lua_block { local a = [[ } ]] --[[ { ]] }',
+    'rewrite_by_lua_block { local a = { { } }',
+  ];
+  for (const text of texts) {
+    const server = `server { listen 127.0.0.1:${port}; ${text} }`;
+    const { status, stderr } = await testNginx(server);
+    const isTaken = runChanged('server.conf', [`http {${server}`, '}']).code !== 1;
+    assert.equal(isTaken, status === 0, `${text}\n${stderr}`);
+  }
+});
 
 for (const name of unreadable) {
   test(`unreadable/${name}: one line that says where, and nothing is printed`, () => {
