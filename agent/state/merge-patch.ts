@@ -10,6 +10,7 @@ export type JsonObject = { [key: string]: Json };
  * @returns undefined when the two are equal, whatever the order of their keys
  */
 export function diff(from: JsonObject, to: JsonObject): JsonObject | undefined {
+  if (from === to) return undefined;
   const changes: [string, Json][] = [];
   for (const key of Object.keys(from)) {
     if (!Object.hasOwn(to, key)) changes.push([key, null]);
@@ -26,17 +27,30 @@ export function diff(from: JsonObject, to: JsonObject): JsonObject | undefined {
   return changes.length === 0 ? undefined : Object.fromEntries(changes);
 }
 
-/** The document after the patch (RFC 7396 section 2). Neither argument is changed. */
+/**
+ * The document after the patch (RFC 7396 section 2). Neither argument is changed,
+ * and the result shares with them what stays the same and what is new.
+ */
 export function apply(target: JsonObject, patch: JsonObject): JsonObject {
   const result = new Map(Object.entries(target));
   for (const [key, value] of Object.entries(patch)) {
     const old = result.get(key);
     if (value === null) result.delete(key);
-    else if (isObject(value)) result.set(key, apply(isObject(old) ? old : {}, value));
+    else if (isObject(value)) result.set(key, isObject(old) ? apply(old, value) : made(value));
     else result.set(key, value);
   }
   // Not by assignment: that would make a key "__proto__" disappear.
   return Object.fromEntries(result);
+}
+
+/** What a patch makes where there is no object; one without a null is made of itself. */
+function made(patch: JsonObject): JsonObject {
+  return holdsNull(patch) ? apply({}, patch) : patch;
+}
+
+function holdsNull(value: Json): boolean {
+  if (value === null) return true;
+  return isObject(value) && Object.values(value).some(holdsNull);
 }
 
 function isObject(value: Json | undefined): value is JsonObject {
