@@ -132,12 +132,14 @@ export async function push(
     }
   }
 
-  const target = applyToDocument(start.document, patch);
   let todo = patch;
   let rest: DocumentPatch | undefined;
   for (;;) {
     for (const part of parts(mirror.document, todo, bytesInPart)) await sendOrSplit(part);
-    const missing = errors.size === 0 ? undefined : diffDocuments(mirror.document, target);
+    const missing =
+      errors.size === 0
+        ? undefined
+        : diffDocuments(mirror.document, applyToDocument(start.document, patch));
     rest = missing && withoutLeftOut(missing);
     if (rest === undefined || removals(rest) >= removals(todo)) break;
     // What has left since may have made room for what was refused before.

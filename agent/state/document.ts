@@ -1,4 +1,5 @@
 import type { Balance } from './balances.ts';
+import { put } from './merge-patch.ts';
 
 /** The upstream table: the one document that Consul's answers, the wire, the snapshot and nginx share. */
 
@@ -93,9 +94,6 @@ export function putSubset({ upstreams }: Document, part: Document, names: Iterab
   for (const name of names) {
     const value = entry(part.upstreams, name);
     if (value === undefined) delete upstreams[name];
-    // Not by assignment, which would lose a name like `__proto__`.
-    else Object.defineProperty(upstreams, name, { ...plain, value });
+    else put(upstreams, name, value);
   }
 }
-
-const plain = { configurable: true, enumerable: true, writable: true };

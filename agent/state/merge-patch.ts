@@ -15,7 +15,8 @@ export function diff(from: JsonObject, to: JsonObject): JsonObject | undefined {
   for (const key of Object.keys(from)) {
     if (!Object.hasOwn(to, key)) changes.push([key, null]);
   }
-  for (const [key, value] of Object.entries(to)) {
+  for (const key of Object.keys(to)) {
+    const value = to[key] as Json;
     const old = Object.hasOwn(from, key) ? from[key] : undefined;
     if (isObject(value) && isObject(old)) {
       const inner = diff(old, value);
@@ -32,15 +33,31 @@ export function diff(from: JsonObject, to: JsonObject): JsonObject | undefined {
  * and the result shares with them what stays the same and what is new.
  */
 export function apply(target: JsonObject, patch: JsonObject): JsonObject {
-  const result = new Map(Object.entries(target));
-  for (const [key, value] of Object.entries(patch)) {
-    const old = result.get(key);
-    if (value === null) result.delete(key);
-    else if (isObject(value)) result.set(key, isObject(old) ? apply(old, value) : made(value));
-    else result.set(key, value);
+  const result = { ...target };
+  for (const key of Object.keys(patch)) {
+    const change = patch[key] as Json;
+    if (change === null) {
+      delete result[key];
+      continue;
+    }
+    const old = Object.hasOwn(target, key) ? target[key] : undefined;
+    put(
+      result,
+      key,
+      !isObject(change) ? change : isObject(old) ? apply(old, change) : made(change),
+    );
   }
-  // Not by assignment: that would make a key "__proto__" disappear.
-  return Object.fromEntries(result);
+  return result;
+}
+
+/** Not by assignment, which would lose a key like `__proto__`. */
+export function put<T>(record: Record<string, T>, key: string, value: T): void {
+  Object.defineProperty(record, key, {
+    configurable: true,
+    enumerable: true,
+    writable: true,
+    value,
+  });
 }
 
 /** What a patch makes where there is no object; one without a null is made of itself. */
