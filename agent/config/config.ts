@@ -88,12 +88,13 @@ export function watchesOn(streams: number): number {
   return Math.max(1, streams - spareConnections);
 }
 
-/** So many watches the connections of the budget carry at best. Over TLS, Consul speaks HTTP/2. */
+/**
+ * So many watches the connections of the budget carry at best. Over TLS, Consul
+ * speaks HTTP/2; else doorbells carry what is too much for a connection each.
+ */
 function mostWatches({ endpoints, max_connections }: ConsulConfig): number {
   const isTls = endpoints.every(({ url }) => url.startsWith('https:'));
-  return isTls
-    ? max_connections * watchesOn(streamsPerConnection)
-    : max_connections - spareConnections;
+  return isTls ? max_connections * watchesOn(streamsPerConnection) : Number.POSITIVE_INFINITY;
 }
 
 /** How many upstreams may be followed: discovery has a query of its own. */

@@ -11,10 +11,8 @@ import {
   type ConsulConfig,
   type DiscoverRule,
   mostFollowed,
-  streamsPerConnection,
   type TargetConfig,
   type UpstreamConfig,
-  watchesOn,
 } from './config.ts';
 import { type ConsulEnvironment, consulEnvironment } from './environment.ts';
 import { ConfigError } from './error.ts';
@@ -120,8 +118,7 @@ export function resolveConfig(
   if (upstreams.size > most) {
     throw new ConfigError(
       `upstreams: ${upstreams.size} services, but consul.max_connections of ` +
-        `${consul.max_connections} carries ${most}${discover.length > 0 ? ' and discovery' : ''}; ` +
-        `over https:// one connection carries ${watchesOn(streamsPerConnection)}`,
+        `${consul.max_connections} carries ${most}${discover.length > 0 ? ' and discovery' : ''}`,
     );
   }
   return config;

@@ -1,25 +1,16 @@
-import type { Consistency, ConsulConfig } from '../config/config.ts';
+import { type ConsulConfig, spareConnections } from '../config/config.ts';
 import { ConfigError } from '../config/error.ts';
-import { brief } from '../util/text.ts';
 import { readToken } from '../util/token-file.ts';
 import { createAddresses, type Moved } from './addresses.ts';
 import type { Index } from './blocking-query.ts';
+import { createDoorbells, type Doorbells } from './doorbells/doorbells.ts';
 import { ConsulError } from './error.ts';
-import { createPlanReport, type Planned } from './plan.ts';
+import { createPlanReport, type Planned, type Planning } from './plan.ts';
 import { createTransport } from './protocol.ts';
+import { isTooStale, type Query, type Read, type Valid, validAnswer } from './query.ts';
 import { deniedAt, type Readable } from './rights.ts';
 import { pathOf, type Reply, type Transport } from './transport.ts';
-import type { Waits } from './wait.ts';
-
-export interface Query {
-  consistency: Consistency;
-  /** Not one of a watch: it must not wait until one of their connections is free. */
-  isExtra?: boolean;
-  /** One of a watch, for which the signal stands. */
-  isWatch?: boolean;
-  /** Blocks until the index is higher or `wait` (in ms) has passed; absent: answers at once. */
-  block?: { index: Index; wait: number };
-}
+import { ownConnection, type Waits } from './wait.ts';
 
 export interface HealthQuery extends Query {
   service: string;
@@ -82,31 +73,8 @@ export interface ConsulClient {
   close(): void;
 }
 
-/** What is asked for. */
-interface Read {
-  /** Behind `/v1`. */
-  path: string;
-  filter?: string | undefined;
-  /** It must show all that there is. */
-  isWhole: boolean;
-  expected: 'list' | 'object';
-  known?: (() => string | undefined) | undefined;
-}
-
-interface Valid {
-  index: Index | undefined;
-  /** undefined: it is the known one. */
-  body: object | undefined;
-  digest: string | undefined;
-}
-
 /** Beyond what Consul may take, in ms. */
 const margin = 10_000;
-/** Consul's indexes have 64 bits. */
-const maxIndex = 2n ** 64n - 1n;
-/** A stale answer older than this, in ms, is asked for again from the leader. */
-const maxStale = 10_000;
-
 /**
  * Asks Consul; it never retries by itself. When the token is refused, its file
  * is read again for the next request.
@@ -120,31 +88,54 @@ export function createConsulClient(
   moved: Moved = () => {},
   planned: Planned = () => {},
 ): ConsulClient {
-  const plan = createPlanReport(() => addresses.current, planned);
+  /** Without HTTP/2, how long Consul may hold a query, in ms. */
+  const { most: wait } = ownConnection(config.wait).now();
+  const doorbells = new Map<Transport, Doorbells>();
   const transports = config.endpoints.map((endpoint) => {
-    return createTransport(endpoint, config, plan.changed);
+    const transport = createTransport(endpoint, config, () => {
+      plan.changed();
+      doorbells.get(transport)?.replanned();
+    });
+    doorbells.set(transport, openDoorbells(transport));
+    return transport;
   });
   const addresses = createAddresses(transports, moved);
+  const plan = createPlanReport(planning, wait, planned);
   const closing = new AbortController();
   let token = currentToken(config);
+
+  function planning(): Planning {
+    const { current } = addresses;
+    return { name: current.name, plan: current.plan, deaf: doorbells.get(current)?.deaf };
+  }
+
+  function openDoorbells(transport: Transport): Doorbells {
+    const { consistency = 'stale', max_connections } = config;
+    return createDoorbells({
+      ...{ transport, wait },
+      connections: max_connections - spareConnections,
+      ask: (read, asking, signal) => askAt(transport, read, { consistency, ...asking }, signal),
+      changed: () => plan.changed(),
+    });
+  }
 
   function send(
     transport: Transport,
     read: Read,
-    { consistency, isExtra, isWatch = false, block }: Query,
+    { consistency, isExtra, isWatch = false, yields = false, block }: Query,
     signal: AbortSignal,
   ): Promise<Reply> {
     // Consul adds up to a sixteenth to the wait (its docs on blocking queries).
     const held = Math.ceil((block?.wait ?? 0) * (1 + 1 / 16));
     const path = pathOf(read.path, config, {
       ...(consistency === 'default' ? {} : { [consistency]: '1' }),
-      filter: read.filter,
+      ...{ filter: read.filter, ...read.parameters },
       ...(block === undefined ? {} : { index: String(block.index.value), wait: `${block.wait}ms` }),
     });
     const pool = isExtra ? 'read' : 'watch';
     const rest = { token, pool, held, timeout: held + margin, what: transport.name } as const;
     const { known } = read;
-    return transport.ask({ method: 'GET', path, isWatch, known, ...rest }, signal);
+    return transport.ask({ method: 'GET', path, isWatch, yields, known, ...rest }, signal);
   }
 
   async function askAt(
@@ -167,12 +158,23 @@ export function createConsulClient(
     return validAnswer(reply, read, transport.name);
   }
 
-  async function ask(read: Read, query: Query, signal: AbortSignal): Promise<Valid> {
+  /** @param service of a watch that doorbells may carry */
+  async function ask(
+    read: Read,
+    query: Query,
+    signal: AbortSignal,
+    service?: string,
+  ): Promise<Valid> {
     const { block: _, ...atOnce } = query;
     const look = { ...atOnce, consistency: 'consistent' as const, isExtra: true };
     try {
       return await addresses.ask(
-        (transport) => askAt(transport, read, query, signal),
+        (transport) => {
+          const carrier = doorbells.get(transport);
+          return service === undefined || carrier === undefined
+            ? askAt(transport, read, query, signal)
+            : carrier.ask(service, read, query, signal);
+        },
         (other) => askAt(other, read, look, closing.signal),
       );
     } catch (error) {
@@ -200,7 +202,8 @@ export function createConsulClient(
     async health({ service, filter, known, ...query }: HealthQuery, signal: AbortSignal) {
       const path = `/health/service/${encodeURIComponent(service)}`;
       const read = { path, filter, known, isWhole: true, expected: 'list' } as const;
-      const { index, body, digest } = await ask(read, query, signal);
+      const watched = query.isWatch ? service : undefined;
+      const { index, body, digest } = await ask(read, query, signal, watched);
       // Without one that is known there is a body.
       return { index, entries: body as unknown[], digest };
     },
@@ -228,6 +231,7 @@ export function createConsulClient(
     close() {
       closing.abort();
       plan.stop();
+      for (const one of doorbells.values()) one.stop();
       for (const transport of transports) transport.close();
     },
   };
@@ -235,47 +239,4 @@ export function createConsulClient(
 
 function currentToken({ token_file, token }: ConsulConfig): string | undefined {
   return token_file === undefined ? token : readToken(token_file);
-}
-
-/**
- * A follower without a leader, or far behind it (Consul's docs on consistency
- * modes). An answer of the streaming backend, which every blocking one of Consul
- * 1.10 and newer is, says nothing of either: docs/discoveries/consul-streaming.md.
- */
-function isTooStale({ headers }: Reply): boolean {
-  if (headers['x-consul-query-backend'] === 'streaming') return false;
-  if (headers['x-consul-knownleader'] === 'false') return true;
-  return Number(headers['x-consul-lastcontact'] ?? 0) > maxStale;
-}
-
-function isFiltered(headers: Reply['headers']): boolean {
-  return headers['x-consul-results-filtered-by-acls'] === 'true';
-}
-
-/** @param address where it was asked for */
-function validAnswer(reply: Reply, read: Read, address: string): Valid {
-  const { headers, body, digest, isKnown = false } = reply;
-  if (read.isWhole && isFiltered(headers)) {
-    const why = 'the token may not see all of the answer (filtered by ACLs)';
-    throw new ConsulError('consul/filtered', `${address}: ${why}`);
-  }
-  const isJson = headers['content-type']?.startsWith('application/json');
-  const isObject = typeof body === 'object' && body !== null;
-  const isExpected = isObject && Array.isArray(body) === (read.expected === 'list');
-  if (!isJson || (!isExpected && !isKnown)) {
-    throw unusable(address, `the answer is not a JSON ${read.expected}`);
-  }
-  const index = headers['x-consul-index'];
-  if (typeof index !== 'string' || !/^\d+$/.test(index)) {
-    throw unusable(address, 'no X-Consul-Index, this cannot be watched');
-  }
-  const value = BigInt(index);
-  // Consul could not read it back.
-  if (value > maxIndex) throw unusable(address, `X-Consul-Index ${brief(index, 40)} is no index`);
-  const known = { value: value > 0n ? value : 1n, address };
-  return { index: known, body: isExpected ? body : undefined, digest };
-}
-
-function unusable(address: string, why: string): ConsulError {
-  return new ConsulError('consul/unusable', `${address}: ${why}`);
 }

@@ -4,6 +4,7 @@ import https from 'node:https';
 import Consul from 'consul';
 import type { Endpoint } from '../config/address.ts';
 import { type ConsulConfig, spareConnections } from '../config/config.ts';
+import { Crowded } from './crowd.ts';
 import { answeredError, atOnce, type Failure, failedError, type RequestError } from './error.ts';
 import type { SecureOptions } from './tls.ts';
 import { type Pool, parseOrText, type Reply, type Request, type Wire } from './transport.ts';
@@ -24,6 +25,11 @@ interface HttpClient {
 
 type Answer = http.IncomingMessage & { body: unknown };
 
+export interface Http1 extends Wire {
+  /** Ends the queries that yield: their connections are needed. */
+  release(): void;
+}
+
 /**
  * Sends requests with the `consul` package, whose faults it keeps away from the
  * rest: unix sockets that its types leave out, IPv6 addresses, and answers that
@@ -36,10 +42,12 @@ export function createHttp1(
   { max_connections }: ConsulConfig,
   secure: SecureOptions | undefined,
   watches: Watches,
-): Wire {
+): Http1 {
   const agents = createAgents(max_connections, secure);
   /** Of the errors of requests: what else throws is a fault of ours. */
   const failures = new WeakMap<Error, Failure>();
+  /** Of the queries that yield, what ends each. */
+  const yielding = new Set<() => void>();
   const options = {
     baseUrl: `${url}/v1`,
     decoders: { 'application/json': parseOrText },
@@ -57,15 +65,24 @@ export function createHttp1(
   });
 
   async function askOnce(request: Request, signal: AbortSignal): Promise<Reply> {
-    const { path, token, body, timeout, pool } = request;
+    const { path, token, body, timeout, pool, yields } = request;
     const ctx = Object.assign(new EventEmitter(), { pool });
+    let isReleased = false;
     const cancel = () => ctx.emit('cancel');
+    const release = () => {
+      isReleased = true;
+      cancel();
+    };
+    if (yields) yielding.add(release);
     signal.addEventListener('abort', cancel, { once: true });
     const headers = token === undefined ? {} : { 'x-consul-token': token };
     const send = request.method === 'GET' ? '_get' : '_post';
     try {
       return await client[send]({ path, headers, body, type: 'json', timeout, ctx });
+    } catch (error) {
+      throw isReleased ? new Crowded() : error;
     } finally {
+      yielding.delete(release);
       signal.removeEventListener('abort', cancel);
     }
   }
@@ -76,7 +93,7 @@ export function createHttp1(
       // As many requests as there are services may end with one signal.
       setMaxListeners(0, signal);
       const { what, held, isWatch } = request;
-      if (isWatch) watches.admit(signal, max_connections - spareConnections, what);
+      if (isWatch) watches.admit(signal, Number.POSITIVE_INFINITY, what);
       for (;;) {
         try {
           return await askOnce(request, signal);
@@ -93,11 +110,17 @@ export function createHttp1(
         }
       }
     },
+    release() {
+      for (const release of [...yielding]) release();
+    },
     close() {
       for (const agent of Object.values(agents)) agent.destroy();
     },
   };
 }
+
+/** So many idle connections are kept: with doorbells, few are needed after the first reads. */
+const mostIdle = 32;
 
 /** Never more connections than the budget: blocking queries leave some of it to other reads. */
 function createAgents(
@@ -105,7 +128,7 @@ function createAgents(
   secure: SecureOptions | undefined,
 ): Record<Pool, http.Agent> {
   function create(maxSockets: number): http.Agent {
-    const pool = { keepAlive: true, maxSockets };
+    const pool = { keepAlive: true, maxSockets, maxFreeSockets: mostIdle };
     return secure ? new https.Agent({ ...pool, ...secure }) : new http.Agent(pool);
   }
   return { watch: create(max_connections - spareConnections), read: create(spareConnections) };

@@ -1,4 +1,5 @@
-import type { Plan, Transport } from './transport.ts';
+import { lookInterval, renewalOf, roundOf } from './doorbells/rates.ts';
+import type { Plan } from './transport.ts';
 
 /** Hears in one line how the watches are carried. @param isWhole all of them are followed */
 export type Planned = (line: string, isWhole: boolean) => void;
@@ -10,26 +11,39 @@ export interface PlanReport {
   stop(): void;
 }
 
+/** What there is to say of the address that is asked now. */
+export interface Planning {
+  name: string;
+  plan: Plan;
+  /** Why a doorbell is not heard; undefined: all are. */
+  deaf: string | undefined;
+}
+
 /** In which many changes become one look, in ms. */
 const gathering = 1_000;
 
-/** @param current the address that is asked now */
-export function createPlanReport(current: () => Transport, planned: Planned): PlanReport {
+/** @param wait how long Consul may hold a query, in ms */
+export function createPlanReport(
+  current: () => Planning,
+  wait: number,
+  planned: Planned,
+): PlanReport {
   let timer: NodeJS.Timeout | undefined;
   let said: { kind: string; followed: number } | undefined;
 
   function look(): void {
     timer = undefined;
-    const { name, plan } = current();
-    const { followed, left, connections } = plan;
+    const planning = current();
+    const { name, deaf } = planning;
+    const { followed, left, connections, isCrowded } = planning.plan;
     if (followed + left === 0) return;
-    const kind = `${name} ${connections !== undefined} ${left > 0}`;
+    const kind = `${name} ${connections !== undefined} ${left > 0} ${isCrowded} ${deaf}`;
     // A service more or less is no other plan.
     const isAlike =
       said !== undefined && followed <= 2 * said.followed && said.followed <= 2 * followed;
     if (kind === said?.kind && isAlike) return;
     said = { kind, followed };
-    planned(describePlan(name, plan), left === 0);
+    planned(describePlan(planning, wait), left === 0 && deaf === undefined);
   }
 
   return {
@@ -40,17 +54,31 @@ export function createPlanReport(current: () => Transport, planned: Planned): Pl
   };
 }
 
-function describePlan(name: string, { followed, left, connections }: Plan): string {
+function describePlan({ plan, deaf }: Planning, wait: number): string {
+  const { followed, left, connections, isCrowded } = plan;
+  const services = counted(followed, 'service');
+  if (isCrowded) return `watches: ${services} by doorbells: ${describeBells(followed, deaf, wait)}`;
   const how =
     connections === undefined
       ? ', one connection each'
       : ` over HTTP/2 on ${counted(connections, 'connection')}`;
   const rest =
-    left === 0
-      ? ''
-      : `; ${left} more are not followed: consul.max_connections is too small` +
-        (connections === undefined ? `, and ${name} does not speak HTTP/2` : '');
-  return `watches: ${counted(followed, 'service')}${how}${rest}`;
+    left === 0 ? '' : `; ${left} more are not followed: consul.max_connections is too small`;
+  return `watches: ${services}${how}${rest}`;
+}
+
+/** What it costs, and what would be better. */
+function describeBells(followed: number, deaf: string | undefined, wait: number): string {
+  const round = roundOf(followed);
+  const within = ((lookInterval + round) / 1000).toFixed(1);
+  const looks = Math.ceil((followed * 1000) / round);
+  const reads = Math.ceil((followed * 1000) / renewalOf(followed, wait));
+  const what =
+    deaf === undefined
+      ? `a check is heard at once, what else changes in ${within} s, for ${reads} reads a second ` +
+        `and ${looks} looks while instances come and go`
+      : `${deaf}: so all are looked at in turn, each once in ${within} s`;
+  return `${what}; https:// or a higher consul.max_connections gives each a query of its own`;
 }
 
 function counted(count: number, what: string): string {

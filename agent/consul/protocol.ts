@@ -1,6 +1,7 @@
 import type { Endpoint } from '../config/address.ts';
-import type { ConsulConfig } from '../config/config.ts';
+import { type ConsulConfig, spareConnections } from '../config/config.ts';
 import { NoHttp2 } from './connect.ts';
+import { createCrowd } from './crowd.ts';
 import { ConsulError } from './error.ts';
 import { createHttp1 } from './http1.ts';
 import { createHttp2 } from './http2.ts';
@@ -10,8 +11,14 @@ import { ownConnection } from './wait.ts';
 import { createWatches } from './watches.ts';
 
 /**
+ * How long there is a crowd at least, by the wait of a query: one that was ended
+ * keeps its place in Consul until that is over, with its jitter.
+ */
+const crowdedFor = 1.25;
+
+/**
  * Asks one address: over HTTP/2 where TLS is spoken and the server has HTTP/2,
- * else with a connection for each request.
+ * else with a connection for each request, unless there are too many of them.
  *
  * @param replanned is called when its plan is another
  * @throws ConfigError when a TLS file cannot be used
@@ -22,19 +29,27 @@ export function createTransport(
   replanned: () => void,
 ): Transport {
   const name = `Consul at ${endpoint.name}`;
-  const watches = createWatches(replanned);
+  const most = config.max_connections - spareConnections;
+  const ownWait = ownConnection(config.wait);
+  const crowd = createCrowd(most, ownWait.now().most * crowdedFor, () => {
+    if (crowd.isCrowded) http1.release();
+    replanned();
+  });
+  const watches = createWatches(() => {
+    crowd.count(watches.followed);
+    replanned();
+  });
   const secure = endpoint.url.startsWith('https:') ? secureOptions(config.tls) : undefined;
   const http1 = createHttp1(endpoint, config, secure, watches);
-  const ownWait = ownConnection(config.wait);
   const http2 = secure && createHttp2(endpoint, config, secure, watches);
   /** What is tried next. */
   let triesHttp2 = true;
-  /** What has been spoken last. */
-  let spokeHttp2 = false;
+  /** What has been spoken last; undefined: nothing as yet. */
+  let speaks: 'http1' | 'http2' | undefined = http2 === undefined ? 'http1' : undefined;
 
-  function spoke(isHttp2: boolean): void {
-    if (isHttp2 === spokeHttp2) return;
-    spokeHttp2 = isHttp2;
+  function spoke(protocol: typeof speaks): void {
+    if (protocol === speaks) return;
+    speaks = protocol;
     replanned();
   }
 
@@ -42,20 +57,21 @@ export function createTransport(
     name,
     get plan() {
       const { followed, left } = watches;
-      return { followed, left, connections: spokeHttp2 ? http2?.connections : undefined };
+      const connections = speaks === 'http2' ? http2?.connections : undefined;
+      return { followed, left, connections, isCrowded: speaks === 'http1' && crowd.isCrowded };
     },
     async ask(request, signal) {
       if (http2 === undefined) return http1.ask(request, signal);
       if (triesHttp2) {
         try {
           const reply = await http2.ask(request, signal);
-          spoke(true);
+          spoke('http2');
           return reply;
         } catch (error) {
           if (!(error instanceof NoHttp2)) throw error;
           triesHttp2 = false;
           http2.retire();
-          spoke(false);
+          spoke('http1');
         }
       }
       try {
@@ -66,9 +82,10 @@ export function createTransport(
         throw error;
       }
     },
-    waits: () => (spokeHttp2 && http2 ? http2.waits() : ownWait.now()),
+    waits: () => (speaks === 'http2' && http2 ? http2.waits() : ownWait.now()),
     rouse: () => http2?.rouse(),
     close() {
+      crowd.stop();
       http1.close();
       http2?.close();
     },

@@ -24,6 +24,8 @@ export interface Request {
   isWatch?: boolean;
   /** Gives the digest of an answer, when it comes to it: one with the same body need not be read. */
   known?: (() => string | undefined) | undefined;
+  /** It may end with Crowded. */
+  yields?: boolean;
 }
 
 export interface Reply {
@@ -66,8 +68,10 @@ export interface Plan {
   followed: number;
   /** So many more are not, since there are too few connections. */
   left: number;
-  /** Of HTTP/2; undefined: each has a connection of its own. */
+  /** Of HTTP/2; undefined: each has a connection of its own, or there is a crowd. */
   connections: number | undefined;
+  /** They are too many for a connection each. */
+  isCrowded: boolean;
 }
 
 /**

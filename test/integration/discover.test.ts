@@ -268,20 +268,6 @@ test('200 that come and go leave no query, no upstream and no byte in the dict',
   assert((await sockets(agent, consul.address)).length <= 90);
 });
 
-test('services beyond the connections are not followed, which is said', async (t) => {
-  for (let port = 3000; port < 3004; port += 1) await register(t, `svc-${port}`, port);
-  const agent = await run(t, { consul: { max_connections: 6 }, discover: rule });
-  await has('svc-3000', 3000);
-  await has('svc-3001', 3001);
-  await says(
-    agent,
-    /^2 services are not followed, .*: svc-3002, svc-3003: consul\.max_connections \(6\)/,
-  );
-  assert.equal(await peers(stack.nginx, 'svc-3002'), undefined);
-  await stack.consul.deregister('svc-3000-3000');
-  await has('svc-3002', 3002);
-});
-
 test('sync and check try the rules once', async (t) => {
   await stack.nginx.http.put('v1/upstreams', { json: { upstreams: {} } });
   await register(t, 'steady', 999);
