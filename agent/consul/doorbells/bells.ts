@@ -55,7 +55,7 @@ export async function listen(state: (typeof states)[number], options: BellsOptio
     // What was read between two answers may show what neither of them does.
     for (const listener of listeners.all()) {
       const isOver = ([name, shown]: [string, unknown]) => shown === state && !now.has(name);
-      if ([...listener.shown.unwell].some(isOver)) tell(listener, { why: 'bell' });
+      if ([...(listener.shown?.unwell ?? [])].some(isOver)) tell(listener, { why: 'bell' });
     }
     last = now;
     return others.length > 0;

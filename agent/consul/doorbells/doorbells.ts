@@ -154,9 +154,11 @@ export function createDoorbells(options: DoorbellsOptions): Doorbells {
     signal: AbortSignal,
   ): Promise<Ring | undefined> {
     if (running === undefined || running.signal.aborted) start();
-    const { missed } = listener;
+    const { missed, shown } = listener;
     listener.missed = undefined;
     if (missed !== undefined) return Promise.resolve(missed);
+    // No bell can name it as yet.
+    if (shown === undefined) return Promise.resolve({ why: 'time' });
     return new Promise((resolve, reject) => {
       const over = () => {
         clearTimeout(timer);
@@ -201,6 +203,8 @@ export function createDoorbells(options: DoorbellsOptions): Doorbells {
 
   return {
     async ask(service, read, query, signal) {
+      // Over HTTP/2 nothing need be known of them.
+      if (transport.plan.connections !== undefined) return options.ask(read, query, signal);
       const listener = listeners.of(service, signal);
       const { block, ...atOnce } = query;
       if (block === undefined || block.index.address !== transport.name) {

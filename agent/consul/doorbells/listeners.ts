@@ -11,8 +11,8 @@ export interface Ring {
 /** A watch that is carried by doorbells. */
 export interface Listener {
   readonly service: string;
-  /** What its last answer showed. */
-  shown: Shown;
+  /** What its last answer showed; undefined: there was none here. */
+  shown: Shown | undefined;
   /** What rang while it did not wait: it may have been reading what there was before. */
   missed: Ring | undefined;
   /** While it waits. */
@@ -82,7 +82,7 @@ export function createListeners(): Listeners {
       signal.throwIfAborted();
       const listener: Listener = {
         service,
-        shown: { nodes: new Set(), unwell: new Map() },
+        shown: undefined,
         missed: undefined,
         waiting: undefined,
       };
@@ -104,7 +104,7 @@ export function createListeners(): Listeners {
     ring({ service, node }) {
       const all = service === '' ? bySignal.values() : (byService.get(service) ?? []);
       for (const listener of all) {
-        if (service !== '' || listener.shown.nodes.has(node)) tell(listener, { why: 'bell' });
+        if (service !== '' || listener.shown?.nodes.has(node)) tell(listener, { why: 'bell' });
       }
     },
   };
