@@ -203,6 +203,26 @@ test('when something is registered otherwise, each index is looked at and what i
   assert.equal(looks.size, 20);
 });
 
+test('each has its turn, however often something is registered otherwise', async (t) => {
+  const played = await Played.start(t, 100);
+  const { answers } = follow(t, played, 100);
+  played.other = (url) => {
+    if (url.pathname === '/v1/catalog/services') played.registrations += 1;
+    return false;
+  };
+  await until('all are read', () => answers.size === 100);
+  await sleep(1_500);
+  const before = played.requests.length;
+  await until(
+    'each is looked at',
+    () => {
+      const looks = played.asked(before).filter((path) => path.endsWith('?tag'));
+      return new Set(looks).size === 100;
+    },
+    5,
+  );
+});
+
 test('an index that goes back is believed of a consistent read alone', async (t) => {
   const played = await Played.start(t, 20);
   const { states } = follow(t, played, 20);

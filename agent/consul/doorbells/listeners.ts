@@ -51,8 +51,10 @@ export function tell(listener: Listener, ring: Ring): void {
   else listener.missed = { ...ring, isUnsure: ring.isUnsure || listener.missed?.isUnsure === true };
 }
 
-/** So many services count as those that were changed last. */
+/** So many services count as those that were changed last, */
 const mostRecent = 50;
+/** and not more than this share of all: the others have their turns too. */
+const shareRecent = 1 / 12;
 
 export function createListeners(): Listeners {
   const recent = new Set<string>();
@@ -94,7 +96,10 @@ export function createListeners(): Listeners {
     at: (service) => byService.get(service) ?? [],
     all: () => bySignal.values(),
     services: () => [...byService.keys()],
-    recent: () => [...recent],
+    recent() {
+      const most = Math.floor(byService.size * shareRecent);
+      return [...recent].slice(Math.max(0, recent.size - most));
+    },
     changed(service) {
       recent.delete(service);
       recent.add(service);
