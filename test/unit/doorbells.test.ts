@@ -8,7 +8,7 @@ import { resolveConfig } from '../../agent/config/resolve.ts';
 import { createConsulClient } from '../../agent/consul/api.ts';
 import { repeatBlockingQuery } from '../../agent/consul/blocking-query.ts';
 import { createCrowd } from '../../agent/consul/crowd.ts';
-import { listedChecks, otherChecks } from '../../agent/consul/doorbells/checks.ts';
+import { listedChecks, otherChecks, shownBy } from '../../agent/consul/doorbells/checks.ts';
 import { until } from '../stack/process.ts';
 import { close, listen } from '../stack/server.ts';
 
@@ -325,4 +325,12 @@ test('of two lists the checks that have come, are written again, or have gone ar
   const after = list(check('b', 2), check('c', 4), check('d', 5));
   const names = otherChecks(before, after).map(({ service }) => service);
   assert.deepEqual(names.sort(), ['a', 'c', 'd']);
+});
+
+test('what is malformed in an answer is passed over', () => {
+  const odd: unknown[] = [null, 7, 'x', { toString: 1 }, [], {}];
+  const checks = odd.map((one) => ({ Node: one, CheckID: one, ServiceName: one, Status: one }));
+  listedChecks([...odd, ...checks]);
+  const nodes = odd.map((one) => ({ Node: one, Checks: one }));
+  shownBy([...odd, ...nodes, { Node: { Node: { toString: 1 } }, Checks: [...odd, ...checks] }]);
 });

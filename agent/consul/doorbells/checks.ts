@@ -26,7 +26,7 @@ export function listedChecks(list: unknown[]): Map<string, Check> {
   return new Map(
     checks.map((check) => {
       const { ServiceName: service, Node: node, ModifyIndex: modified } = check;
-      return [nameOf(check), { service: String(service ?? ''), node: String(node), modified }];
+      return [nameOf(check), { service: textOf(service), node: textOf(node), modified }];
     }),
   );
 }
@@ -53,13 +53,18 @@ export function shownBy(entries: unknown[]): Shown {
   const nodes = new Set<string>();
   const unwell = new Map<string, unknown>();
   for (const entry of entries as (RawEntry | null)[]) {
-    nodes.add(String(entry?.Node?.Node));
+    nodes.add(textOf(entry?.Node?.Node));
     if (!Array.isArray(entry?.Checks)) continue;
     for (const check of entry.Checks) {
       if (check !== null && check.Status !== 'passing') unwell.set(nameOf(check), check.Status);
     }
   }
   return { nodes, unwell };
+}
+
+/** To turn an object into text may call what it holds. */
+function textOf(value: unknown): string {
+  return typeof value === 'string' ? value : '';
 }
 
 /** A check's ID is unique on its node only. */
