@@ -2,7 +2,7 @@
 // limit of connections: how long until a request is routed by a change, what it
 // costs both sides, and whether another client of the same host is ever refused.
 //
-//   npm run bench:doorbells -- [--services 1000] [--instances 20] [--changes 60]
+//   npm run bench:doorbells -- [--services 1000] [--instances 20] [--changes 25]
 //     [--seconds 10] [--json FILE]
 import { readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
 import { Agent as HttpAgent, request } from 'node:http';
@@ -22,7 +22,7 @@ const { values: options } = parseArgs({
   options: {
     services: { type: 'string', default: '1000' },
     instances: { type: 'string', default: '20' },
-    changes: { type: 'string', default: '60' },
+    changes: { type: 'string', default: '25' },
     seconds: { type: 'string', default: '10' },
     json: { type: 'string' },
   },
@@ -35,11 +35,11 @@ const [services, instances, changes, seconds] = [
 ].map(Number) as [number, number, number, number];
 
 /**
- * Of the services, those that serve requests: their instances are changed, one
- * after the other, so that each comes as a surprise. Those that were changed last
- * are looked at first.
+ * Of the services, those that serve requests: of the first third the checks are
+ * changed, of the second an instance goes, of the last one comes. So what goes
+ * and comes is a surprise: what was changed last is looked at first.
  */
-const serving = changes;
+const serving = 3 * changes;
 /** What a transaction of Consul may hold. */
 const perTransaction = 64;
 
@@ -195,7 +195,7 @@ try {
   await registerOthers();
   for (let i = 0; i < serving; i += 1) {
     await register(i, 'backup');
-    await register(i, 'first');
+    if (i < 2 * changes) await register(i, 'first');
   }
   const upstreams = Object.fromEntries(
     Array.from({ length: services }, (_, i) => [name(i), { hold_empty: 0 }]),
@@ -232,7 +232,6 @@ try {
   const passing: Step = [(i) => consul.health(id(i), 'passing'), 'first'];
   const gone: Step = [(i) => consul.deregister(id(i)), 'backup'];
   const come: Step = [(i) => register(i, 'first'), 'first'];
-  const steps = { critical, passing, gone, come };
   const times: Record<string, number[]> = {};
 
   async function change(what: string, i: number, [write, wanted]: Step): Promise<void> {
@@ -241,10 +240,13 @@ try {
     await sleep(Math.random() * 300);
   }
 
-  for (const [what, step] of Object.entries(steps)) {
-    for (let i = 0; i < serving; i += 1) await change(what, i, step);
+  for (let i = 0; i < changes; i += 1) {
+    await change('critical', i, critical);
+    await change('passing', i, passing);
   }
-  for (let i = 0; i < serving; i += 1) {
+  for (let i = 0; i < changes; i += 1) await change('gone', changes + i, gone);
+  for (let i = 0; i < changes; i += 1) await change('come', 2 * changes + i, come);
+  for (let i = 0; i < changes; i += 1) {
     for (const step of [gone, come]) await change('again', i, step);
   }
   const other = await stopOther();
