@@ -61,18 +61,20 @@ export function createSweep({
   }
 
   async function work(): Promise<void> {
+    /** When the next look is due: a timer that is late must not make each round longer. */
+    let due = performance.now();
     while (!signal.aborted && (left > 0 || isEndless())) {
       if (left <= 0 && !listeners.isWaiting) {
         await sleep(lookInterval, signal);
         continue;
       }
-      const began = performance.now();
       if (round.length === 0) round = listeners.services();
       const service = round.pop();
       left -= 1;
       if (service !== undefined) await lookAt(service);
       const spacing = (roundOf(listeners.size) / Math.max(1, listeners.size)) * most;
-      await sleep(Math.max(0, spacing - (performance.now() - began)), signal);
+      due = Math.max(due, performance.now() - spacing) + spacing;
+      await sleep(Math.max(0, due - performance.now()), signal);
     }
     workers -= 1;
     if (workers === 0) isUnsure = false;
