@@ -54,11 +54,17 @@ export function connectHttp2(url: URL, secure: SecureOptions): Promise<ClientHtt
         return;
       }
       socket.setNoDelay(true);
+      const stream = watchful(socket);
       const session = startSession(url.origin, {
-        createConnection: () => watchful(socket),
+        createConnection: () => stream,
         settings: { initialWindowSize: answerWindow, enablePush: false },
         maxSessionMemory,
       });
+      // Node calls it, too; its own says good-bye, which cannot be written to such
+      // a stream during another write (docs/discoveries/consul-http2.md).
+      session.destroy = () => {
+        stream.destroy();
+      };
       session.on('error', fail);
       session.once('remoteSettings', () => {
         clearTimeout(timer);

@@ -208,7 +208,7 @@ function ping(session: ClientHttp2Session, alive: () => void): () => void {
     // Its `close` may come later, and a ping would throw.
     if (session.destroyed) return;
     if (isAwaited) {
-      session.destroy(new Error('no answer to a ping'));
+      session.destroy();
       return;
     }
     isAwaited = session.ping(() => {
