@@ -38,6 +38,8 @@ interface Waiter {
 /** Between two pings of a connection, in ms. One that is not answered before the next shows that it is dead. */
 const beat = 10_000;
 
+const closed = new Error('closed');
+
 /** @param most there may be at a time */
 export function createSessions(connect: () => Promise<ClientHttp2Session>, most: number): Sessions {
   const connections = new Set<Connection>();
@@ -147,6 +149,7 @@ export function createSessions(connect: () => Promise<ClientHttp2Session>, most:
       await orAborted(first, signal);
     },
     take(pool, signal) {
+      if (isClosed) return Promise.reject(closed);
       return new Promise((resolve, reject) => {
         const connection = waiting[pool].size === 0 ? roomiest(pool) : undefined;
         if (connection !== undefined) {
@@ -183,7 +186,7 @@ export function createSessions(connect: () => Promise<ClientHttp2Session>, most:
     },
     close() {
       isClosed = true;
-      refuse(new Error('closed'));
+      refuse(closed);
       for (const { session } of connections) session.destroy();
     },
   };
