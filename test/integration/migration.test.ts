@@ -39,18 +39,21 @@ async function startMachine(t: TestContext): Promise<{ follow: (step: Step) => P
       include conf.d/*.conf;
       server { listen 127.0.0.1:${port}; server_name none.invalid; return 204; }`,
   });
-  t.after(() => stack.stop());
-  for (const id of ['web-1', 'web-2']) {
-    const backend = await Backend.start(id);
-    t.after(() => backend.stop());
-    await stack.consul.register({ name: 'web', id, address: '127.0.0.1', port: backend.port });
-  }
   const home = join(stack.folder, 'home');
   mkdirSync(home);
   const ofNginx = join(stack.folder, 'nginx');
   writeFileSync(join(ofNginx, 'reloadless.conf'), stack.nginx.include());
   const env = environment(await writeCommands(stack, home));
-  t.after(() => spawnSync('systemctl', ['stop', 'reloadless'], { env }));
+  t.after(async () => {
+    const { status } = spawnSync('systemctl', ['stop', 'reloadless'], { env });
+    await stack.stop();
+    assert.equal(status, 0, 'the agent is told to end');
+  });
+  for (const id of ['web-1', 'web-2']) {
+    const backend = await Backend.start(id);
+    t.after(() => backend.stop());
+    await stack.consul.register({ name: 'web', id, address: '127.0.0.1', port: backend.port });
+  }
 
   const { port } = new URL(stack.consul.address);
 
@@ -107,7 +110,7 @@ case "$*" in
 'enable --now reloadless')
     setsid reloadless run > ${home}/agent.log 2>&1 &
     echo $! > ${home}/agent.pid ;;
-'stop reloadless') kill "$(cat ${home}/agent.pid)" ;;
+'stop reloadless') [ ! -e ${home}/agent.pid ] || kill "$(cat ${home}/agent.pid)" ;;
 *) echo "systemctl: $*: what is that?" ; exit 1 ;;
 esac`,
   };
