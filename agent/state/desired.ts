@@ -19,7 +19,7 @@ const foreign = Symbol('foreign');
 /**
  * What a target should have of one upstream, given what it has. One of another
  * owner stays; one of our own that is not desired goes, once the set of upstreams
- * is known; peers that did not come from Consul never replace those of the target.
+ * is known, all but its overrides; peers that did not come from Consul never replace those of the target.
  *
  * @param has undefined: the target has none of that name
  * @returns undefined when it should have none; `foreign` when its name is desired
@@ -30,12 +30,23 @@ function shouldHave(
   desired: Desired | undefined,
   { owner, isKnown }: { owner: string; isKnown: boolean },
 ): Upstream | undefined | typeof foreign {
-  const isForeign = has !== undefined && has.owner !== owner;
-  if (desired === undefined) return isForeign || !isKnown ? has : undefined;
+  const isForeign = has !== undefined && has.owner !== owner && !isVacant(has);
+  const kept = has?.overrides === undefined ? {} : { overrides: has.overrides };
+  if (desired === undefined) {
+    if (isForeign || !isKnown) return has;
+    return has?.overrides === undefined ? undefined : { ...kept, peers: {} };
+  }
   if (isForeign) return foreign;
   const peers = desired.live ? desired.peers : (has?.peers ?? desired.peers);
   if (peers === undefined && !desired.answered) return has;
-  return { owner, ...desired.settings, peers: peers ?? {} };
+  return { owner, ...desired.settings, ...kept, peers: peers ?? {} };
+}
+
+/** Nobody's: what a person has said of its peers is all that there is of it. */
+function isVacant({ overrides, peers, ...rest }: Upstream): boolean {
+  return (
+    overrides !== undefined && Object.keys(peers).length === 0 && Object.keys(rest).length === 0
+  );
 }
 
 export interface Difference {

@@ -18,16 +18,23 @@ export const peer = z.strictObject({
   fail_timeout: field.seconds.exactOptional(),
 });
 
-const peers = record(
-  isPeerAddress,
-  'an address in canonical form: a.b.c.d:port or [v6]:port',
-  peer,
-);
+export const override = z.strictObject({
+  // Of 32 bits: milliseconds are refused.
+  expires_at: field.integer(1, 2 ** 32 - 1).exactOptional(),
+  note: field.text(1, 255).exactOptional(),
+  by: field.text(1, 255).exactOptional(),
+  ...peer.shape,
+});
+
+const addressForm = 'an address in canonical form: a.b.c.d:port or [v6]:port';
+const peers = record(isPeerAddress, addressForm, peer);
+const overrides = record(isPeerAddress, addressForm, override).exactOptional();
 
 export const upstream = z
   .strictObject({
     owner: field.owner.exactOptional(),
     ...field.settings(field.seconds),
+    overrides,
     peers,
   })
   .refine(field.hasHashKey, field.hashKeyMissing);

@@ -61,9 +61,20 @@ export interface Sticky {
   same_site?: 'strict' | 'lax' | 'none';
 }
 
+/** What a person says of a peer, above whoever manages the upstream. */
+export interface Override extends Peer {
+  /** Epoch seconds; without it there is no end. */
+  expires_at?: number;
+  note?: string;
+  /** Who says it. */
+  by?: string;
+}
+
 export interface Upstream extends Settings {
   /** Who manages it; absent when it was made by hand. */
   owner?: string;
+  /** By address, whether or not the peer is there. No agent changes them. */
+  overrides?: Record<string, Override>;
   peers: Peers;
 }
 

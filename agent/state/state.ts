@@ -198,7 +198,7 @@ export function createState(happened: (change: Change) => void): State {
       if (isNew) happened({ upstream: name, kind: 'observed', changes });
       return isNew;
     },
-    remember(name, { owner: _, peers, ...settings }) {
+    remember(name, { owner: _, overrides: __, peers, ...settings }) {
       const known = upstreams.get(name);
       if (known?.live || (known === undefined && !isPending)) return;
       if (set.has(name)) Object.assign(known ?? {}, { peers });

@@ -18,6 +18,7 @@ local inflight = require("reloadless.shared.inflight")
 local listeners = require("reloadless.admin.listeners")
 local random_bytes = require("reloadless.shared.random_bytes")
 local snapshot = require("reloadless.boot.snapshot")
+local writer = require("reloadless.table.write")
 
 local _M = {
     access = balancer.access,
@@ -156,6 +157,7 @@ function _M.init_worker()
     local a, b, c = random_bytes(3):byte(1, 3)
     math.randomseed((a * 65536 + b * 256 + c) * 1000 + ngx.worker.pid())
 
+    writer.watch_ends()
     counters.init_worker()
     inflight.init_worker(balancer.is_limited)
 end

@@ -108,3 +108,37 @@ test('what the state has lost stays until its set of upstreams is known', () => 
   state.declare(new Map(), true);
   assert.deepEqual(patch(), { upstreams: { web: null, gone: null } });
 });
+
+test('what a person said of a peer is no difference, and is never taken away', () => {
+  const overrides = { '10.0.0.1:80': { drain: true } };
+  const has: Document = {
+    upstreams: {
+      web: { owner: 'us', overrides, peers: old },
+      gone: { owner: 'us', max_fails: 1, overrides, peers: old },
+      back: { overrides, peers: {} },
+      hand: { overrides, peers: old },
+    },
+  };
+  const wanted = desire({ peers: old, live: true, answered: true });
+  const same = difference(has, ['web'], stateOf({ web: wanted }), 'us');
+  assert.equal(same.patch, undefined);
+
+  const state = stateOf({ web: { ...wanted, peers: now }, back: wanted, hand: wanted });
+  const { patch, foreign } = difference(has, allNames(has, state), state, 'us');
+  assert.deepEqual(foreign, ['hand']);
+  assert.deepEqual(patch && applyToDocument(has, patch).upstreams, {
+    web: { owner: 'us', overrides, peers: now },
+    gone: { overrides, peers: {} },
+    back: { owner: 'us', overrides, peers: old },
+    hand: { overrides, peers: old },
+  });
+});
+
+test('what a target tells of people is no setting of ours', () => {
+  const state = createState(() => {});
+  const overrides = { '10.0.0.1:80': { drain: true } };
+  state.declare(new Map(), true, true);
+  state.remember('web', { owner: 'us', max_fails: 1, overrides, peers: old });
+  assert.deepEqual(state.desired('web')?.settings, { max_fails: 1 });
+  assert.equal(JSON.stringify(ownDocument(state, 'us')).includes('drain'), false);
+});

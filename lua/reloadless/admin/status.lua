@@ -5,6 +5,7 @@ local counters = require("reloadless.shared.counters")
 local dict = require("reloadless.table.dict")
 local json = require("reloadless.table.json")
 local lease = require("reloadless.admin.lease")
+local overrides = require("reloadless.table.overrides")
 local reader = require("reloadless.table.read")
 local sorted_keys = require("reloadless.shared.sorted_keys")
 local writer = require("reloadless.table.write")
@@ -24,9 +25,10 @@ local function state_of(fields, ejected)
 end
 
 
-local function peer_json(fields, requests, failures, active, ejected)
+-- @param effective the fields with what a person says of them
+local function peer_json(fields, effective, requests, failures, active, ejected)
     fields.requests, fields.failures, fields.active = requests, failures, active
-    fields.state = state_of(fields, ejected)
+    fields.state = state_of(effective, ejected)
     fields.weight = fields.weight or 1
     return json.encode(fields)
 end
@@ -44,8 +46,10 @@ local function tell_upstream(write, name, read, count)
     for _, id in ipairs(read.ids) do
         local peers = json.decode_peers(read.bodies[id])
         for _, key in ipairs(sorted_keys(peers)) do
+            local fields = peers[key]
+            local effective = overrides.over(fields, settings, key)
             if not write(comma .. '"' .. key .. '":'
-                         .. peer_json(peers[key], count(name, key)))
+                         .. peer_json(fields, effective, count(name, key)))
             then
                 return false
             end

@@ -7,6 +7,7 @@ local dict = require("reloadless.table.dict")
 local fitness = require("reloadless.balance.fitness")
 local json = require("reloadless.table.json")
 local list = require("reloadless.balance.picker.list")
+local overrides = require("reloadless.table.overrides")
 local peers = require("reloadless.balance.peer")
 local reader = require("reloadless.table.read")
 local template = require("reloadless.balance.template")
@@ -14,6 +15,7 @@ local template = require("reloadless.balance.template")
 local huge = math.huge
 local ipairs = ipairs
 local md5 = ngx.md5
+local next = next
 local pairs = pairs
 local setmetatable = setmetatable
 
@@ -82,8 +84,9 @@ local function new_peer(self, key)
 end
 
 
-local function upsert(self, key, fields, now)
+local function upsert(self, key, own, now)
     local peer = self.peers[key] or new_peer(self, key)
+    local fields = overrides.over(own, self.settings, key)
     if peer.is_in
        and (peer.zone ~= fields.zone or peer.backup ~= fields.backup)
     then
@@ -152,11 +155,22 @@ local function apply_peers(self, read, now)
 end
 
 
--- Those that say nothing of a default themselves may be others now.
-local function upsert_all(self, now)
+-- Peers whose own fields stay, and that its settings make others.
+local function upsert_again(self, before, settings, now)
+    local all = false
+    for _, name in ipairs(defaults) do
+        all = all or before[name] ~= settings[name]
+    end
+    local old, new = before.overrides or {}, settings.overrides or {}
+    if not all and not next(old) and not next(new) then
+        return
+    end
+
     for _, members in pairs(self.members) do
         for key, fields in pairs(members) do
-            upsert(self, key, fields, now)
+            if all or old[key] or new[key] then
+                upsert(self, key, fields, now)
+            end
         end
     end
 end
@@ -189,12 +203,7 @@ local function apply_settings(self, settings, now)
             name_by_token(self, peer)
         end
     end
-
-    for _, name in ipairs(defaults) do
-        if before[name] ~= settings[name] then
-            return upsert_all(self, now)
-        end
-    end
+    upsert_again(self, before, settings, now)
 end
 
 

@@ -39,7 +39,8 @@ end
 
 --- Pauses, behind work that cannot be cut.
 function _M.now()
-    if ngx.get_phase() == "content" then
+    local phase = ngx.get_phase()
+    if phase == "content" or phase == "timer" then
         -- sleep(0) lets nobody in: see docs/discoveries/sleep-zero.md
         ngx.sleep(0.001)
     end

@@ -12,6 +12,8 @@
 --   c:<name>:<id>         chunk: some of its peers; the id is <version>:<i>,
 --                         the i-th chunk of the write that made that version
 --   h:…+<n>, c:…+<n>      piece n, from 2 on, of a long head or chunk
+--   next_end              when the first override ends, epoch seconds, or
+--                         infinite
 --   lock                  process id of the worker that writes
 --   steal:<id>            that of the one that takes the lock of a dead one
 --   a:<owner>, w:<owner>  the agent that has the lease, and the last one that
@@ -26,6 +28,7 @@ local concat = table.concat
 local find = string.find
 local floor = math.floor
 local format = string.format
+local huge = math.huge
 local ipairs = ipairs
 local match = string.match
 local sub = string.sub
@@ -253,6 +256,12 @@ end
 -- @param version that the table has then
 -- @param source "snapshot" or "admin"
 function _M.publish(changes, version, source)
+    -- first: one that is too early costs a look, one that is lost an end
+    for _, staged in ipairs(changes) do
+        if (staged.next_end or huge) < dict:get("next_end") then
+            dict:set("next_end", staged.next_end)
+        end
+    end
     for _, staged in ipairs(changes) do
         if staged.gone then
             dict:delete("u:" .. staged.name)
@@ -263,6 +272,19 @@ function _M.publish(changes, version, source)
     dict:set("source", source == "snapshot" and 2 or 3)
     dict:set("updated_at", ngx.time())
     dict:set("version", version)
+end
+
+
+--- When the first override ends, in epoch seconds; infinite when none does.
+function _M.next_end()
+    return dict:get("next_end")
+end
+
+
+--- Says when the first override ends: for who holds the lock.
+-- @param at epoch seconds, or infinite
+function _M.set_next_end(at)
+    dict:set("next_end", at)
 end
 
 
@@ -345,6 +367,8 @@ function _M.init()
         dict:set("layout", layout)
     end
 
+    -- older Lua has no overrides
+    dict:safe_add("next_end", huge)
     return dict:get("version") == 0
 end
 

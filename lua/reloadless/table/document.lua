@@ -5,6 +5,7 @@
 local address = require("reloadless.table.address")
 local fields = require("reloadless.table.fields")
 local json = require("reloadless.table.json")
+local overrides = require("reloadless.table.overrides")
 local pause = require("reloadless.shared.pause")
 
 local gsub = string.gsub
@@ -102,6 +103,28 @@ function own_checks.sticky(value, partial)
         return check_object(value, fields.sticky.checks, partial, "sticky")
     end
     return fields.upstream.checks.sticky(value)
+end
+
+
+-- Of each override. Whom it is about need not be there, so any address will do.
+function own_checks.overrides(value, partial)
+    local expected = fields.upstream.checks.overrides(value)
+    if expected then
+        return expected
+    end
+    for key, override in pairs(value) do
+        local parsed, wanted = address.parse(key)
+        local err
+        if not parsed then
+            err = invalid("", "the address", key, wanted)
+        elseif not (partial and override == null) then
+            err = check_object(override, fields.override.checks, partial,
+                               "an override")
+        end
+        if err then
+            return within(json.pointer_step(key), err)
+        end
+    end
 end
 
 
@@ -282,6 +305,12 @@ function _M.check_settings(settings, pointer)
     if type(sticky) == "table" and not sticky.cookie then
         return { status = 422, pointer = pointer .. "/sticky/cookie",
                  detail = "cookie is missing: expected its name" }
+    end
+    local count = overrides.count(settings)
+    if count > overrides.most then
+        return { status = 422, pointer = pointer .. "/overrides",
+                 detail = "there are " .. count .. " overrides: expected at"
+                          .. " most " .. overrides.most }
     end
 end
 

@@ -15,6 +15,7 @@ local ipairs = ipairs
 local tonumber = tonumber
 local tostring = tostring
 local type = type
+local unpack = unpack
 
 local _M = {}
 
@@ -136,23 +137,31 @@ local function variables(value)
 end
 
 
--- @param fields { name, check, fields } each, in the order in which they are
---   written; fields is a list of those inside where the value may be an object
--- @return an array of { name =, check =, fields =, label = its name as JSON },
---   and the checks by name
+-- @param fields { name, check, fields, keyed } each, in the order in which they
+--   are written; fields is a list of those inside where the value may be an
+--   object, or of those of each item where it is keyed: an object of objects
+-- @return an array of { name =, check =, fields =, keyed =, label = its name as
+--   JSON }, and the checks by name
 local function list(fields)
     local all = { checks = {} }
     for i, field in ipairs(fields) do
         local name, check = field[1], field[2]
         all[i] = { name = name, check = check, label = '"' .. name .. '":',
-                   fields = field[3] }
+                   fields = field[3], keyed = field[4] }
         all.checks[name] = check
     end
     return all
 end
 
 
-_M.peer = list({
+local function overrides(value)
+    if type(value) ~= "table" then
+        return "an object of overrides by address"
+    end
+end
+
+
+local peer = {
     { "weight", integer(0, 65535) },
     { "backup", boolean },
     { "drain", boolean },
@@ -163,6 +172,17 @@ _M.peer = list({
     { "slow_start", seconds(86400) },
     { "max_fails", integer(0, 65535) },
     { "fail_timeout", seconds(86400) },
+}
+
+_M.peer = list(peer)
+
+--- What a person says of a peer: its fields, and these.
+_M.override = list({
+    -- of 32 bits: milliseconds are refused
+    { "expires_at", integer(1, 2 ^ 32 - 1) },
+    { "note", text(255) },
+    { "by", text(255) },
+    unpack(peer),
 })
 
 --- Of sticky, where it is an object.
@@ -190,6 +210,7 @@ _M.upstream = list({
     { "send_timeout", seconds(86400) },
     { "read_timeout", seconds(86400) },
     { "zone", text(255) },
+    { "overrides", overrides, _M.override, true },
 })
 
 --- What an agent says of itself.

@@ -50,6 +50,9 @@ end
 -- Appends an object to out, piece by piece: one concat then makes one text of
 -- all, where a text for each part would have to be made and thrown away.
 -- @return the new number of pieces
+local add_keyed
+
+
 local function add_fields(out, n, object, list)
     local start = n
     for i = 1, #list do
@@ -57,7 +60,11 @@ local function add_fields(out, n, object, list)
         if value ~= nil then
             out[n + 1] = n == start and "{" or ","
             out[n + 2] = list[i].label
-            if type(value) == "table" then
+            if list[i].keyed then
+                out[n + 3] = "{"
+                n = add_keyed(out, n + 3, value, list[i].fields) + 1
+                out[n] = "}"
+            elseif type(value) == "table" then
                 n = add_fields(out, n + 2, value, list[i].fields)
             else
                 out[n + 3] = encode_value(value)
@@ -67,6 +74,22 @@ local function add_fields(out, n, object, list)
     end
     out[n + 1] = n == start and "{}" or "}"
     return n + 1
+end
+
+
+-- Appends objects by their keys, sorted, without braces around them.
+-- @return the new number of pieces
+function add_keyed(out, n, objects, list)
+    local keys = sorted_keys(objects)
+    for i = 1, #keys do
+        local key = keys[i]
+        out[n + 1] = i == 1 and '"' or ',"'
+        out[n + 2] = key
+        out[n + 3] = '":'
+        n = add_fields(out, n + 3, objects[key], list)
+        pause.after(1)
+    end
+    return n
 end
 
 
@@ -81,16 +104,8 @@ end
 --- @return peers as the inside of a JSON object, without its braces, sorted by
 -- address, so that equal peers have equal text
 function _M.encode_peers(peers)
-    local keys = sorted_keys(peers)
-    local out, n = {}, 0
-    for i = 1, #keys do
-        local key = keys[i]
-        out[n + 1] = i == 1 and '"' or ',"'
-        out[n + 2] = key
-        out[n + 3] = '":'
-        n = add_fields(out, n + 3, peers[key], fields.peer)
-        pause.after(1)
-    end
+    local out = {}
+    add_keyed(out, 0, peers, fields.peer)
     return concat(out)
 end
 

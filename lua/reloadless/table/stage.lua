@@ -5,6 +5,7 @@ local dict = require("reloadless.table.dict")
 local document = require("reloadless.table.document")
 local heads = require("reloadless.table.head")
 local json = require("reloadless.table.json")
+local overrides = require("reloadless.table.overrides")
 local pause = require("reloadless.shared.pause")
 local sorted_keys = require("reloadless.shared.sorted_keys")
 local reader = require("reloadless.table.read")
@@ -227,10 +228,44 @@ local function patch_peers(name, head, settings, patch, version)
 end
 
 
---- Stages the change of one upstream; nothing is written yet.
+local function change_peers(job, head, settings, version)
+    local name, peers = job.name, job.value.peers
+    if head and not job.replace and peers ~= null then
+        return patch_peers(name, head, settings, peers or {}, version)
+    end
+
+    if peers == nil or peers == null then
+        peers = {}
+    end
+    if job.replace then
+        return replace_peers(name, head, settings, peers, version)
+    end
+    -- a patch may hold null
+    local whole = {}
+    for key, peer in pairs(peers) do
+        if peer ~= null then
+            whole[key] = document.merge({}, peer)
+        end
+        pause.after(0.5)
+    end
+    return replace_peers(name, head, settings, whole, version)
+end
+
+
+local function remove(name, head)
+    local staged = new_stage(name)
+    staged.gone, staged.added = true, -1 - head.peers
+    drop_head(staged, name, head)
+    return staged
+end
+
+
+--- Stages the change of one upstream; nothing is written yet. An upstream that
+-- held nothing but overrides goes with the last of them.
 -- @param job as writer.write takes it
 -- @param version that the table will have
--- @return { name =, gone = true when the upstream goes, add = { texts by key },
+-- @return { name =, gone = true when the upstream goes, next_end = when the
+--   first of its overrides ends, add = { texts by key },
 --   drop = { keys that are old once it is published }, added = peers more than
 --   before, a new upstream counted as one, fresh = peers that are new, takes
 --   and frees = the bytes of add and of drop }, or nil when it changes nothing
@@ -239,13 +274,7 @@ function _M.change(job, version)
     local name, value = job.name, job.value
     local head = reader.head(name)
     if value == null then
-        if not head then
-            return nil
-        end
-        local staged = new_stage(name)
-        staged.gone, staged.added = true, -1 - head.peers
-        drop_head(staged, name, head)
-        return staged
+        return head and remove(name, head)
     end
 
     local base = {}
@@ -253,32 +282,22 @@ function _M.change(job, version)
         base = json.decode(head.settings)
     end
     local settings = document.merge(base, value)
+    if not overrides.settle(settings, ngx.time()) and base.overrides
+       and not next(settings) and head.peers == 0 and not value.peers
+    then
+        return remove(name, head)
+    end
     local err = document.check_settings(settings, job.pointer)
     if err then
         return nil, err
     end
 
-    settings = json.encode_settings(settings)
-    if not head or job.replace or value.peers == null then
-        local peers = value.peers
-        if peers == nil or peers == null then
-            peers = {}
-        end
-        if job.replace then
-            return replace_peers(name, head, settings, peers, version)
-        end
-        -- a patch may hold null
-        local whole = {}
-        for key, peer in pairs(peers) do
-            if peer ~= null then
-                whole[key] = document.merge({}, peer)
-            end
-            pause.after(0.5)
-        end
-        return replace_peers(name, head, settings, whole, version)
+    local staged = change_peers(job, head, json.encode_settings(settings),
+                                version)
+    if staged then
+        staged.next_end = overrides.next_end(settings)
     end
-
-    return patch_peers(name, head, settings, value.peers or {}, version)
+    return staged
 end
 
 

@@ -3,11 +3,15 @@
 -- in place, which cannot fail; the table's version goes last.
 
 local dict = require("reloadless.table.dict")
+local json = require("reloadless.table.json")
 local lock = require("reloadless.table.lock")
+local overrides = require("reloadless.table.overrides")
 local pause = require("reloadless.shared.pause")
+local reader = require("reloadless.table.read")
 local stage = require("reloadless.table.stage")
 
 local format = string.format
+local huge = math.huge
 local ipairs = ipairs
 local min = math.min
 local next = next
@@ -164,6 +168,42 @@ local function write(jobs, options)
 
     sort(changed)
     return { version = version, changed = changed }
+end
+
+
+-- Takes out the overrides that have ended: staging a change leaves them out.
+local function end_overrides()
+    local jobs, now, later = {}, ngx.time(), huge
+    for _, name in ipairs(dict.names()) do
+        local head = reader.head(name)
+        local settings = head and json.decode(head.settings) or {}
+        if overrides.next_end(settings) <= now then
+            jobs[#jobs + 1] = { name = name, value = {}, pointer = "" }
+            overrides.settle(settings, now)
+        end
+        later = min(later, overrides.next_end(settings))
+        pause.after(1)
+    end
+
+    local result, err = write(jobs, { source = "admin" })
+    if result then
+        dict.set_next_end(later)
+    end
+    return result, err
+end
+
+
+--- Ends overrides when their time has come: for init_worker.
+function _M.watch_ends()
+    assert(ngx.timer.every(1, function()
+        if dict.next_end() <= ngx.time() then
+            local result, err = lock.exclusively(end_overrides)
+            if not result then
+                ngx.log(ngx.ERR, "reloadless: overrides have ended and stay: ",
+                        err.detail, ": trying again")
+            end
+        end
+    end))
 end
 
 
