@@ -3,6 +3,7 @@ import './util/frugal.ts';
 
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { type ByHandOptions, fieldForm, readFields, sayByHand } from './cli/by-hand.ts';
 import { check } from './cli/check.ts';
 import { importFiles } from './cli/import.ts';
 import { flush, terminal, writeErr, writeOut } from './cli/output.ts';
@@ -23,6 +24,8 @@ interface SyncFlags extends Flags {
   exitCode?: boolean;
   timeout: number;
 }
+
+type ByHandFlags = Flags & ByHandOptions;
 
 function list(value: string, before: string[] = []): string[] {
   return [...before, value];
@@ -92,6 +95,39 @@ function createProgram(done: (code: number, most?: number) => void): Command {
     .option('--json', 'as the admin endpoint answers')
     .action(async ({ json = false, ...flags }: Flags & { json?: boolean }) => {
       done(await status(flags, json, terminal));
+    });
+
+  const ofPeer = '<upstream> <peer>';
+  const byHand = (command: Command) =>
+    withTargets(command)
+      .option('--wait', 'until the peer has no request left')
+      .option('--timeout <duration>', 'for the whole', seconds, 600);
+  const saying = (command: Command) =>
+    byHand(command)
+      .option('--for <duration>', 'after which it ends', seconds)
+      .option('--note <text>', 'for people');
+
+  saying(program.command(`drain ${ofPeer}`))
+    .description('let a peer take no new requests, whatever Consul says')
+    .action(async (upstream: string, peer: string, flags: ByHandFlags) => {
+      done(await sayByHand(flags, { upstream, peer }, { drain: true }, flags, terminal));
+    });
+  byHand(program.command(`undrain ${ofPeer}`))
+    .description('take that back')
+    .action(async (upstream: string, peer: string, flags: ByHandFlags) => {
+      done(await sayByHand(flags, { upstream, peer }, { drain: null }, flags, terminal));
+    });
+  saying(program.command(`set ${ofPeer} <field=value...>`))
+    .description('set weight, down, max_conns and so on of a peer; field= takes it back')
+    .action(async (upstream: string, peer: string, texts: string[], flags: ByHandFlags) => {
+      const word = readFields(texts);
+      if (word === undefined) throw new ConfigError(`set: expected ${fieldForm}`);
+      done(await sayByHand(flags, { upstream, peer }, word, flags, terminal));
+    });
+  byHand(program.command(`clear ${ofPeer}`))
+    .description('take all back that was said of a peer')
+    .action(async (upstream: string, peer: string, flags: ByHandFlags) => {
+      done(await sayByHand(flags, { upstream, peer }, null, flags, terminal));
     });
 
   withCommonFlags(program.command('check'))

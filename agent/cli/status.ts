@@ -1,7 +1,10 @@
 import { z } from 'zod';
 import { type Flags, loadTargets } from '../config/resolve.ts';
 import { createAdminClient } from '../openresty/admin.ts';
+import { entry } from '../state/document.ts';
+import { override } from '../state/document-schema.ts';
 import { reason } from '../telemetry/log.ts';
+import { describeOverride } from './describe-override.ts';
 import { columns, type Output } from './output.ts';
 
 const statusSchema = z.looseObject({
@@ -19,6 +22,7 @@ const statusSchema = z.looseObject({
   upstreams: z.record(
     z.string(),
     z.looseObject({
+      overrides: z.record(z.string(), override).optional(),
       peers: z.record(
         z.string(),
         z.looseObject({
@@ -69,7 +73,7 @@ function describe(target: string, answer: unknown): string[] {
     `${target}  ${headline(status)}`,
     ...(status.warning === undefined ? [] : [`warning: ${status.warning}`]),
     ...columns([
-      ['UPSTREAM', 'PEER', 'STATE', 'WEIGHT', 'REQUESTS', 'FAILURES', 'ACTIVE', 'ID'],
+      ['UPSTREAM', 'PEER', 'STATE', 'WEIGHT', 'REQUESTS', 'FAILURES', 'ACTIVE', 'ID', 'BY HAND'],
       ...rows(status),
     ]),
     '',
@@ -92,16 +96,25 @@ export function headline(status: Status): string {
 }
 
 function rows({ upstreams }: Status): string[][] {
-  return Object.entries(upstreams).flatMap(([name, { peers }]) => {
+  return Object.entries(upstreams).flatMap(([name, { peers, overrides = {} }]) => {
     const all = Object.entries(peers);
-    if (all.length === 0) return [[name, 'no peers']];
-    return all.map(([address, peer]) => [
+    const said = (address: string) => {
+      const override = entry(overrides, address);
+      return override === undefined ? '' : describeOverride(override);
+    };
+    const waiting = Object.keys(overrides)
+      .filter((address) => !Object.hasOwn(peers, address))
+      .map((address) => [name, address, 'not there', '', '', '', '', '', said(address)]);
+    if (all.length === 0 && waiting.length === 0) return [[name, 'no peers']];
+    const rows = all.map(([address, peer]) => [
       name,
       address,
       peer.backup ? `${peer.state}, backup` : peer.state,
       ...[peer.weight, peer.requests, peer.failures, peer.active].map((n) => String(n ?? '-')),
       peer.id ?? '',
+      said(address),
     ]);
+    return [...rows, ...waiting];
   });
 }
 

@@ -4,8 +4,8 @@ import got, { type Got, RequestError } from 'got';
 import { z } from 'zod';
 import type { TargetConfig } from '../config/config.ts';
 import { ConfigError } from '../config/error.ts';
-import type { Document } from '../state/document.ts';
-import type { DocumentPatch } from '../state/parts.ts';
+import type { Document, Upstream } from '../state/document.ts';
+import type { DocumentPatch, UpstreamPatch } from '../state/parts.ts';
 import { reason } from '../telemetry/log.ts';
 import { brief } from '../util/text.ts';
 import { readToken } from '../util/token-file.ts';
@@ -34,6 +34,10 @@ export interface AdminClient {
   get(etag: string | undefined, signal: AbortSignal): Promise<Mirror | undefined>;
   /** @returns the new ETag */
   patch(patch: DocumentPatch, etag: string, signal: AbortSignal): Promise<string>;
+  /** @returns one upstream; undefined when there is none of that name */
+  upstream(name: string, signal: AbortSignal): Promise<Upstream | undefined>;
+  /** Patches one upstream, whatever the ETag is. */
+  patchUpstream(name: string, patch: UpstreamPatch, signal: AbortSignal): Promise<void>;
   status(signal: AbortSignal): Promise<unknown>;
   /** Costs the least, for the sake of `instances`. */
   ping(signal: AbortSignal): Promise<void>;
@@ -169,6 +173,20 @@ function createClient(config: TargetConfig, firstToken: string | undefined): Adm
       if (answer.etag === undefined) throw unusable(`${who}: no ETag`);
       return answer.etag;
     },
+    async upstream(name, signal) {
+      const answer = await call('GET', `/v1/upstreams/${name}`, signal);
+      if (answer.status === 404) return undefined;
+      const upstream = expectJson(answer, who);
+      if (!isUpstream(upstream)) {
+        throw unusable(`${who}: this is not the admin endpoint of Reloadless`);
+      }
+      return upstream;
+    },
+    async patchUpstream(name, patch, signal) {
+      const headers = { 'content-type': 'application/merge-patch+json' };
+      const path = `/v1/upstreams/${name}`;
+      expectJson(await call('PATCH', path, signal, headers, JSON.stringify(patch)), who);
+    },
     async status(signal) {
       return expectJson(await call('GET', '/v1/status', signal), who);
     },
@@ -273,7 +291,11 @@ function parse(text: string): unknown {
 function isDocument(value: unknown): value is Document {
   const upstreams = (value as Partial<Document> | null)?.upstreams;
   if (!isObject(upstreams)) return false;
-  return Object.values(upstreams).every((upstream) => isObject(upstream?.peers));
+  return Object.values(upstreams).every(isUpstream);
+}
+
+function isUpstream(value: unknown): value is Upstream {
+  return isObject(value) && isObject(value.peers);
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {
