@@ -3,10 +3,14 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { checkout } from '../stack/install.mjs';
 
-/** The code blocks of one section of the README, in order. @param kind of the block, such as `sh` */
-export function blocks(title: string, kind: string): string[] {
-  const readme = readFileSync(join(checkout, 'README.md'), 'utf8');
-  const [, section = ''] = readme.split(`\n## ${title}\n`);
+/**
+ * The code blocks of one section of a page, in order.
+ *
+ * @param kind of the block, such as `sh`
+ */
+export function blocks(title: string, kind: string, page = 'README.md'): string[] {
+  const whole = readFileSync(join(checkout, page), 'utf8');
+  const [, section = ''] = whole.split(new RegExp(`^##? ${title}\n`, 'm'));
   const [text = ''] = section.split('\n## ');
   const found = text.matchAll(new RegExp(`^( *)\`\`\`${kind}\\n([\\s\\S]*?)^ *\`\`\``, 'gm'));
   return [...found].map(([, indent, block = '']) =>

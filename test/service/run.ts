@@ -11,8 +11,8 @@ const title = 'Put it beside your nginx';
 const [pack = '', place = '', start = '', ...more] = blocks(title, 'sh');
 const [config = ''] = blocks(title, 'yaml');
 const [http = ''] = blocks(title, 'nginx');
-const [, socket = ''] = blocks('The admin API', 'sh');
-assert.ok(http && config && start && more.length === 0 && socket, 'the README has other blocks');
+const [, socket = ''] = blocks('The admin API', 'sh', 'docs/admin-api.md');
+assert.ok(http && config && start && more.length === 0 && socket, 'the pages have other blocks');
 
 const installed = '/usr/local/lib/node_modules/reloadless';
 const snapshot = '/var/lib/reloadless/upstreams.snapshot';
