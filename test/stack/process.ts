@@ -2,6 +2,20 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, openSync, readFileSync } from 'node:fs';
 
+/** What we have started and that has not ended. */
+const children = new Set<ChildProcess>();
+
+// A test or a benchmark that fails or is ended leaves nothing behind.
+process.on('exit', () => {
+  for (const child of children) child.kill('SIGTERM');
+});
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.on(signal, () => {
+    // Who listens, too, stops the parts in order.
+    if (process.listenerCount(signal) === 1) process.exit(1);
+  });
+}
+
 /**
  * Starts a program in a process group of its own, so that a Ctrl-C in the
  * terminal reaches only us and we stop the parts in order.
@@ -17,6 +31,8 @@ export function start(
   const out = openSync(log, 'a');
   const child = spawn(command, args, { detached: true, stdio: ['ignore', out, out], env });
   closeSync(out);
+  children.add(child);
+  child.once('exit', () => children.delete(child));
   return child;
 }
 
