@@ -1,4 +1,5 @@
 import { isIP } from 'node:net';
+import { createTurns } from '../../util/turns.ts';
 import type { Lookup } from './dns.ts';
 
 interface Resolution {
@@ -46,8 +47,7 @@ const refreshInterval = 30_000;
 
 export function createResolver({ lookup, changed, failed }: ResolverOptions): Resolver {
   const known = new Map<string, Name>();
-  const waiting: (() => void)[] = [];
-  let running = 0;
+  const turns = createTurns(most);
   let timer: NodeJS.Timeout | undefined;
 
   function isWanted(name: string, entry: Name): boolean {
@@ -55,11 +55,9 @@ export function createResolver({ lookup, changed, failed }: ResolverOptions): Re
   }
 
   async function look(name: string, entry: Name): Promise<void> {
-    if (running < most) running += 1;
-    else await new Promise<void>((resolve) => waiting.push(resolve));
+    if (!isWanted(name, entry)) return;
     const before = { ...entry };
     try {
-      if (!isWanted(name, entry)) return;
       const found = (await lookup(name)).filter((ip) => isIP(ip) !== 0 && !ip.includes('%'));
       if (found.length === 0) throw new Error('it has only addresses with a zone');
       entry.addresses = found.sort();
@@ -69,10 +67,6 @@ export function createResolver({ lookup, changed, failed }: ResolverOptions): Re
       if (isWanted(name, entry) && before.state !== 'missing') {
         failed(name, error as Error, entry.addresses);
       }
-    } finally {
-      const next = waiting.shift();
-      if (next === undefined) running -= 1;
-      else next();
     }
     const isOther = entry.addresses.join() !== before.addresses.join();
     const isOver = before.state === 'new' && entry.addresses.length === 0;
@@ -80,7 +74,7 @@ export function createResolver({ lookup, changed, failed }: ResolverOptions): Re
   }
 
   function begin(name: string, entry: Name): void {
-    entry.looking ??= look(name, entry).finally(() => {
+    entry.looking ??= turns(() => look(name, entry)).finally(() => {
       entry.looking = undefined;
     });
   }
