@@ -12,7 +12,7 @@ import { describeSource, openSource, type SourceConfig } from '../source/source.
 import { entry } from '../state/document.ts';
 import { reason } from '../telemetry/log.ts';
 import { columns, type Output, outputLog } from './output.ts';
-import { headline, readStatus, type Status } from './status.ts';
+import { askAll, headline, readStatus, type Status } from './status.ts';
 
 /** What Consul says of a configuration. */
 interface Found {
@@ -39,10 +39,16 @@ export async function check(flags: Flags, offline: boolean, output: Output): Pro
   output.out(`config     ${config.file ?? 'none: the command line alone'}`);
   for (const { name } of config.consul.endpoints) output.out(`consul     ${name}`);
   let code = 0;
-  for (const target of targets) {
-    output.out(`openresty  ${target.name}`);
-    if (!offline) code = Math.max(code, await reach(target, config, output));
-    target.close();
+  if (offline) {
+    for (const target of targets) {
+      output.out(`openresty  ${target.name}`);
+      target.close();
+    }
+  } else {
+    for (const { name, answer } of askAll(targets)) {
+      output.out(`openresty  ${name}`);
+      code = Math.max(code, await reach(name, answer, config, output));
+    }
   }
   const found = offline ? undefined : await askForAll(client, config, output);
   client.close();
@@ -79,10 +85,14 @@ function openAll(config: Config): { client: ConsulClient; targets: AdminClient[]
 }
 
 /** Prints what a target has. @returns the exit code */
-async function reach(target: AdminClient, config: Config, output: Output): Promise<number> {
+async function reach(
+  target: string,
+  answer: Promise<unknown>,
+  config: Config,
+  output: Output,
+): Promise<number> {
   try {
-    const answer = await target.status(AbortSignal.timeout(10_000));
-    const status = readStatus(target.name, answer);
+    const status = readStatus(target, await answer);
     output.out(`           ${headline(status)}`);
     output.out(`           owner ${config.owner}: ${describeAgent(status, config)}`);
     return 0;

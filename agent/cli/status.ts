@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { type Flags, loadTargets } from '../config/resolve.ts';
-import { createAdminClient } from '../openresty/admin.ts';
+import { type AdminClient, createAdminClient } from '../openresty/admin.ts';
 import { entry } from '../state/document.ts';
 import { override } from '../state/document-schema.ts';
 import { reason } from '../telemetry/log.ts';
@@ -51,20 +51,31 @@ export type Status = z.infer<typeof statusSchema>;
 export async function status(flags: Flags, json: boolean, output: Output): Promise<number> {
   let failed = false;
   const answers: [string, unknown][] = [];
-  for (const client of loadTargets(flags, process.env).map(createAdminClient)) {
+  for (const { name, answer } of askAll(loadTargets(flags, process.env).map(createAdminClient))) {
     try {
-      const answer = await client.status(AbortSignal.timeout(10_000));
-      answers.push([client.name, answer]);
-      if (!json) for (const line of describe(client.name, answer)) output.out(line);
+      const whole = await answer;
+      if (!json) for (const line of describe(name, whole)) output.out(line);
+      answers.push([name, whole]);
     } catch (error) {
       output.err(`reloadless: ${reason(error)}`);
       failed = true;
-    } finally {
-      client.close();
     }
   }
   if (json) output.out(JSON.stringify(Object.fromEntries(answers), null, 2));
   return failed ? 1 : 0;
+}
+
+/**
+ * Asks targets for their status, all at once: one that does not answer keeps
+ * none of the others waiting.
+ */
+export function askAll(targets: AdminClient[]): { name: string; answer: Promise<unknown> }[] {
+  return targets.map((target) => {
+    const answer = target.status(AbortSignal.timeout(10_000)).finally(target.close);
+    // It is waited for in turn, and may have failed by then.
+    answer.catch(() => {});
+    return { name: target.name, answer };
+  });
 }
 
 function describe(target: string, answer: unknown): string[] {
@@ -91,7 +102,8 @@ export function readStatus(target: string, answer: unknown): Status {
 export function headline(status: Status): string {
   const { version, source, updated_at, capacity, free_space, instance, upstreams } = status;
   const room = `${mebibytes(free_space)} of ${mebibytes(capacity)} MiB free`;
-  const count = `${Object.keys(upstreams).length} upstreams`;
+  const many = Object.keys(upstreams).length;
+  const count = `${many} ${many === 1 ? 'upstream' : 'upstreams'}`;
   return `version ${version} from ${source}, ${updated_at}, ${count}, ${room}, instance ${instance}`;
 }
 

@@ -1,7 +1,7 @@
 // The commands that look at things, and what all of them say of a wrong configuration.
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
-import { createServer } from 'node:http';
+import { createServer, type ServerResponse } from 'node:http';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { saveSnapshot } from '../../agent/snapshot/file.ts';
@@ -193,6 +193,28 @@ test('status without a target is 1', async () => {
   const { code, stderr } = await reloadless(['status', '--openresty', 'http://127.0.0.1:1']);
   assert.equal(code, 1);
   assert.match(stderr, /^reloadless: OpenResty at http:\/\/127\.0\.0\.1:1: connect ECONNREFUSED/);
+});
+
+test('status and check ask all targets at once, and say it in their order', async (t) => {
+  const asked: ServerResponse[] = [];
+  // Each answers when the other has been asked, too.
+  const servers = [1, 2].map(() =>
+    createServer((_, response) => {
+      if (asked.push(response) < 2) return;
+      for (const one of asked.splice(0)) one.writeHead(500).end();
+    }),
+  );
+  t.after(() => Promise.all(servers.map(close)));
+  const [first, second] = await Promise.all(servers.map((server) => listen(server)));
+  const targets = ['--openresty', `http://${first}`, '--openresty', `http://${second}`];
+  for (const run of [
+    () => reloadless(['status', ...targets]),
+    () => stack.run('check', '--service', 'web', ...targets),
+  ]) {
+    const [one, other] = (await run()).stderr.split('\n');
+    assert.match(one ?? '', new RegExp(`${first}: 500`));
+    assert.match(other ?? '', new RegExp(`${second}: 500`));
+  }
 });
 
 test('snapshot show and verify', async () => {
