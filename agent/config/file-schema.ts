@@ -89,6 +89,8 @@ const upstream = z
     const kind = entry(sourceKinds, value.source ?? defaultKind);
     const keys = Object.keys(value).filter((key) => kind && key in kindKeys && !(key in kind.keys));
     if (keys.length > 0) context.addIssue({ code: 'unrecognized_keys', keys, input: value });
+    const fault = kind?.fault?.(value);
+    if (fault !== undefined) context.addIssue({ code: 'custom', ...fault });
   })
   .refine(field.hasHashKey, {
     ...field.hashKeyMissing,

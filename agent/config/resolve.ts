@@ -245,10 +245,11 @@ function resolveUpstream(
     return Object.fromEntries(Object.entries(written).filter(([key]) => isWanted(key)));
   };
   const wait = settle ?? settleAll;
+  const config = kind.configure(name, part(isOfSource));
   return {
     origin: 'configuration',
-    source: kind.configure(name, part(isOfSource)),
-    settings: part((key) => !isOfSource(key)) as Settings,
+    source: config,
+    settings: { ...kind.defaults?.(config), ...part((key) => !isOfSource(key)) } as Settings,
     holdFor: hold_empty * 1000,
     ...(wait && { settle: { min: wait.min * 1000, max: wait.max * 1000 } }),
   };

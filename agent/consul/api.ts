@@ -9,7 +9,7 @@ import { createPlanReport, type Planned, type Planning } from './plan.ts';
 import { createTransport } from './protocol.ts';
 import { isTooStale, type Query, type Read, type Valid, validAnswer } from './query.ts';
 import { deniedAt, type Readable } from './rights.ts';
-import { pathOf, type Reply, type Transport } from './transport.ts';
+import { kvPath, pathOf, type Reply, type Transport } from './transport.ts';
 import { ownConnection, type Waits } from './wait.ts';
 
 export interface HealthQuery extends Query {
@@ -17,6 +17,19 @@ export interface HealthQuery extends Query {
   filter: string | undefined;
   /** Gives the digest of an answer, of which an equal one need not be read. */
   known?: () => string | undefined;
+}
+
+export interface KvQuery extends Query {
+  key: string;
+  /** All keys that begin with it. */
+  isPrefix: boolean;
+}
+
+export interface KvAnswer {
+  /** undefined: the next query cannot build on it. */
+  index: Index | undefined;
+  /** As Consul sent them; none where there is no such key. */
+  pairs: unknown[];
 }
 
 /** The services that there are, with the tags that any of their instances has. */
@@ -54,6 +67,8 @@ export interface ConsulClient {
   /** Every instance of a service. @throws ConsulError for all but a whole, valid answer */
   health(query: HealthQuery & { known?: undefined }, signal: AbortSignal): Promise<HealthAnswer>;
   health(query: HealthQuery, signal: AbortSignal): Promise<HealthAnswer | KnownAnswer>;
+  /** What is stored. @throws ConsulError for all but a whole, valid answer */
+  kv(query: KvQuery, signal: AbortSignal): Promise<KvAnswer>;
   /**
    * Every service that the token may see: one that is missing may be there.
    *
@@ -134,8 +149,9 @@ export function createConsulClient(
     });
     const pool = isExtra ? 'read' : 'watch';
     const rest = { token, pool, held, timeout: held + margin, what: transport.name } as const;
-    const { known } = read;
-    return transport.ask({ method: 'GET', path, isWatch, yields, known, ...rest }, signal);
+    const { known, mayBeAbsent = false } = read;
+    const asked = { method: 'GET', path, isWatch, yields, known, mayBeAbsent } as const;
+    return transport.ask({ ...asked, ...rest }, signal);
   }
 
   async function askAt(
@@ -206,6 +222,19 @@ export function createConsulClient(
       const { index, body, digest } = await ask(read, query, signal, watched);
       // Without one that is known there is a body.
       return { index, entries: body as unknown[], digest };
+    },
+    async kv({ key, isPrefix, ...query }, signal) {
+      const path = kvPath(key);
+      const parameters: Record<string, string> = isPrefix ? { recurse: '1' } : {};
+      const read = {
+        path,
+        parameters,
+        isWhole: true,
+        mayBeAbsent: true,
+        expected: 'list',
+      } as const;
+      const { index, body } = await ask(read, query, signal);
+      return { index, pairs: body as unknown[] };
     },
     async catalogue(query, signal) {
       // A token may well be there for some of the services alone.

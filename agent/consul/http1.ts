@@ -100,7 +100,13 @@ export function createHttp1(
         } catch (error) {
           signal.throwIfAborted();
           const { isResponse, response } = error as RequestError;
-          if (isResponse && response !== undefined) throw answeredError(response, what);
+          if (isResponse && response !== undefined) {
+            if (response.statusCode !== 404 || !request.mayBeAbsent) {
+              throw answeredError(response, what);
+            }
+            const { headers = {}, body } = response;
+            return { headers, body, isAbsent: true };
+          }
           const failure = failures.get(error as Error);
           if (failure === undefined) throw error;
           const about = { what, held, open: openConnections(agents) };

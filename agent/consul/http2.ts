@@ -191,6 +191,9 @@ export function createHttp2(
           ended,
         );
         if (status >= 200 && status < 300) return replyOf(headers, bytes, request);
+        if (status === 404 && request.mayBeAbsent) {
+          return { headers, body: bodyOf(headers, bytes), isAbsent: true };
+        }
         if (cutAnswers.includes(status) && wasSilent(after, held)) {
           wait.cut(after);
           throw new ConsulError('consul/silent', `${what}: ${status} after ${after} ms`, {

@@ -29,6 +29,8 @@ export interface Read {
   expected: 'list' | 'object';
   /** Gives the digest of an answer, of which an equal one need not be read. */
   known?: (() => string | undefined) | undefined;
+  /** A 404 is an answer: there is nothing. */
+  mayBeAbsent?: boolean;
 }
 
 export interface Valid {
@@ -60,12 +62,13 @@ function isFiltered(headers: Reply['headers']): boolean {
 
 /** @param address where it was asked for @throws ConsulError when it cannot be used */
 export function validAnswer(reply: Reply, read: Read, address: string): Valid {
-  const { headers, body, digest, isKnown = false } = reply;
+  const { headers, digest, isKnown = false, isAbsent } = reply;
   if (read.isWhole && isFiltered(headers)) {
     const why = 'the token may not see all of the answer (filtered by ACLs)';
     throw new ConsulError('consul/filtered', `${address}: ${why}`);
   }
-  const isJson = headers['content-type']?.startsWith('application/json');
+  const body = isAbsent ? [] : reply.body;
+  const isJson = isAbsent || headers['content-type']?.startsWith('application/json');
   const isObject = typeof body === 'object' && body !== null;
   const isExpected = isObject && Array.isArray(body) === (read.expected === 'list');
   if (!isJson || (!isExpected && !isKnown)) {

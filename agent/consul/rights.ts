@@ -1,12 +1,12 @@
 import { randomBytes } from 'node:crypto';
 import type { ConsulConfig } from '../config/config.ts';
 import { ConsulError } from './error.ts';
-import { pathOf, type Request, type Transport } from './transport.ts';
+import { kvPath, pathOf, type Request, type Transport } from './transport.ts';
 
 /** What a token may be allowed to read. */
 export interface Readable {
-  resource: 'service' | 'node';
-  /** Of a node, none: every node that no rule of its own forbids. */
+  resource: 'service' | 'node' | 'key';
+  /** Of a node, none: every node that no rule of its own forbids. Of keys, what they begin with. */
   name: string;
 }
 
@@ -59,12 +59,13 @@ export async function deniedAt(
 
   /** What the servers say, whatever the agent in between knows of ACLs. */
   async function isDenied({ resource, name }: Readable): Promise<boolean> {
-    const path =
-      resource === 'service'
-        ? `/config/service-defaults/${encodeURIComponent(name)}`
-        : `/coordinate/node/${encodeURIComponent(name === '' ? nobody : name)}`;
+    const paths = {
+      service: `/config/service-defaults/${encodeURIComponent(name)}`,
+      node: `/coordinate/node/${encodeURIComponent(name === '' ? nobody : name)}`,
+      key: kvPath(name),
+    };
     try {
-      await send('GET', path);
+      await send('GET', paths[resource]);
       return false;
     } catch (error) {
       if (!(error instanceof ConsulError)) throw error;

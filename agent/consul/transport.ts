@@ -26,6 +26,8 @@ export interface Request {
   known?: (() => string | undefined) | undefined;
   /** It may end with Crowded. */
   yields?: boolean;
+  /** A 404 is an answer, and no error. */
+  mayBeAbsent?: boolean;
 }
 
 export interface Reply {
@@ -36,6 +38,8 @@ export interface Reply {
   digest?: string | undefined;
   /** The body is the known one. */
   isKnown?: boolean;
+  /** It was a 404. */
+  isAbsent?: boolean;
 }
 
 /** A way to send requests to one address. */
@@ -87,6 +91,11 @@ export function pathOf(
   const all = Object.entries({ ...query, dc: datacenter, ns: namespace });
   const given = all.filter((pair): pair is [string, string] => pair[1] !== undefined);
   return given.length === 0 ? path : `${path}?${new URLSearchParams(given)}`;
+}
+
+/** The path of a key, or of all that begin with it. */
+export function kvPath(key: string): string {
+  return `/kv/${key.split('/').map(encodeURIComponent).join('/')}`;
 }
 
 /** An error of a proxy may call itself JSON and not be it: then it is text. */

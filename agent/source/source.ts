@@ -3,7 +3,7 @@ import type { Consistency } from '../config/config.ts';
 import type { ConsulClient } from '../consul/api.ts';
 import type { ConsulError } from '../consul/error.ts';
 import type { Waits } from '../consul/wait.ts';
-import type { Peers } from '../state/document.ts';
+import type { Peers, Settings } from '../state/document.ts';
 import type { Observation } from '../state/hold.ts';
 import type { FaultLog } from '../telemetry/bounded.ts';
 import * as kinds from './kinds.ts';
@@ -65,8 +65,12 @@ export interface SourceKind<Config extends SourceConfig = SourceConfig> {
    * upstream. A key that several kinds have means the same in each.
    */
   readonly keys: z.ZodRawShape;
+  /** @returns what does not go together of what an upstream says; undefined: all does */
+  fault?(written: object): { path: string[]; message: string } | undefined;
   /** @param written what an upstream says, as `keys` has taken it */
   configure(upstream: string, written: object): Config;
+  /** The settings of an upstream that says nothing else. */
+  defaults?(config: Config): Settings;
   open(options: SourceOptions<Config>): Source;
   /** What it asks for, for people. */
   describe(config: Config): string;

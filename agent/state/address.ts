@@ -23,8 +23,16 @@ export function peerAddress(ip: string, port: number): string | undefined {
   return `${high >> 8}.${high & 255}.${low >> 8}.${low & 255}:${port}`;
 }
 
+/**
+ * @param text `a.b.c.d:port` or `[v6]:port`
+ * @returns a peer's key; undefined when it is something else
+ */
+export function readPeerAddress(text: string): string | undefined {
+  const parts = /^(?:\[(.+)\]|([^:]+)):(\d{1,5})$/.exec(text);
+  return parts === null ? undefined : peerAddress(parts[1] ?? parts[2] ?? '', Number(parts[3]));
+}
+
 /** @returns whether the key of a peer is an address in canonical form. */
 export function isPeerAddress(key: string): boolean {
-  const parts = /^(?:\[(.+)\]|([^:]+)):([1-9]\d{0,4})$/.exec(key);
-  return parts !== null && peerAddress(parts[1] ?? parts[2] ?? '', Number(parts[3])) === key;
+  return readPeerAddress(key) === key;
 }

@@ -61,6 +61,24 @@ for (const [rules, denied] of tokens) {
   });
 }
 
+test('so are keys, and the prefix of keys', async (t) => {
+  await server.store('a/b', '');
+  const keys = ['a/', 'a/b', 'c'].map((name) => ({ resource: 'key' as const, name }));
+  for (const [rules, denied] of [
+    ['key_prefix "a/" { policy = "read" }', ['c']],
+    ['key_prefix "a/" { policy = "read" } key "a/b" { policy = "deny" }', ['a/b', 'c']],
+    ['key "a/b" { policy = "read" } key_prefix "c" { policy = "read" }', ['a/']],
+  ] as const) {
+    const env = { CONSUL_HTTP_TOKEN: await tokenWith(rules) };
+    const { consul } = resolveConfig({ service: ['web'], consul: agent.address }, env, {});
+    const client = createConsulClient(consul);
+    t.after(client.close);
+    const { signal } = new AbortController();
+    const found = (await client.denied(keys, signal)).map(({ name }) => name);
+    assert.deepEqual(found, denied, rules);
+  }
+});
+
 test('a token that the servers do not know is an error, and not a right', async (t) => {
   const env = { CONSUL_HTTP_TOKEN: '00000000-0000-4000-8000-00000000dead' };
   const { consul } = resolveConfig({ service: ['web'], consul: agent.address }, env, {});

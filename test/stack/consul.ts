@@ -135,6 +135,16 @@ export class Consul {
     });
   }
 
+  /** Stores a value of KV. */
+  async store(key: string, value: string): Promise<void> {
+    await this.http.put(`kv/${key}`, { body: value });
+  }
+
+  /** Takes a key out of KV, or all that begin with it. */
+  async drop(key: string, all = false): Promise<void> {
+    await this.http.delete(`kv/${key}${all ? '?recurse' : ''}`);
+  }
+
   async maintenance(id: string, enable: boolean): Promise<void> {
     await this.http.put(`agent/service/maintenance/${encodeURIComponent(id)}`, {
       searchParams: { enable },

@@ -228,7 +228,7 @@ const refused: [string, string][] = [
     'upstreams: { web: { max_fails: 70000 } }',
     'upstreams.web.max_fails: 70000 is not an integer from 0 to 65535',
   ],
-  ['upstreams: { web: { source: kv } }', 'upstreams.web.source: "kv" is not one of health'],
+  ['upstreams: { web: { source: dns } }', 'upstreams.web.source: "dns" is not one of health, kv'],
   ['metrics: 127.0.0.1:9411', 'metrics: not a key that can be set here'],
   [
     'upstreams: { web: { hold_empty: 1 minute } }',

@@ -4,13 +4,13 @@ import type { Observation } from '../../state/hold.ts';
 import { reason } from '../../telemetry/log.ts';
 import { orAborted } from '../../util/abort.ts';
 import { type Following, follow } from '../follow.ts';
+import { createReport } from '../report.ts';
 import type { Source, SourceKind, SourceOptions } from '../source.ts';
 import { type Candidates, candidatesOf } from './candidates.ts';
 import { configure, type HealthConfig, keys } from './config.ts';
 import { nodesOf, readSurely } from './confirm.ts';
 import { createLookup } from './dns.ts';
 import { readInstances } from './instance.ts';
-import { createReport } from './report.ts';
 import { createResolver } from './resolver.ts';
 import { serving } from './serving.ts';
 
@@ -37,11 +37,26 @@ export const health: SourceKind<HealthConfig> = {
 /** In which the answers of several look-ups become one change, in ms. */
 const gathering = 20;
 
-/** As the kind opens it. @param lookup of the names among the addresses */
-export function openHealth(options: SourceOptions<HealthConfig>, lookup = createLookup()): Source {
+interface HealthSource extends Source {
+  /** Looks once more at the last answer. */
+  again(): void;
+}
+
+/**
+ * As the kind opens it.
+ *
+ * @param lookup of the names among the addresses
+ * @param restrict says who of them is meant, where that is known from elsewhere
+ */
+export function openHealth(
+  options: SourceOptions<HealthConfig>,
+  lookup = createLookup(),
+  restrict?: (found: Candidates) => Candidates,
+): HealthSource {
   const { upstream, config, client, consistency, wait, log } = options;
   const { service, filter, port, policy } = config;
-  const report = createReport(upstream, log);
+  const report = createReport(upstream, 'left out', log);
+  let panicked = false;
   const resolver = createResolver({
     lookup,
     changed: () => following?.again(gathering),
@@ -77,15 +92,24 @@ export function openHealth(options: SourceOptions<HealthConfig>, lookup = create
     const found = candidatesOf(entries, resolver, earlier, port);
     isFirst = entries.length === 0;
     if (!isFirst) nodes = nodesOf(entries);
-    return found;
+    return restrict?.(found) ?? found;
   }
 
   /** @throws ConsulError when there are instances, and none of them can be used */
   function observation({ doubt, candidates, instances, malformed }: Candidates): Observation {
     if (doubt !== undefined) throw new ConsulError('consul/no-instance', doubt);
     const { peers, panic } = serving(candidates, policy);
-    report(malformed, panic);
+    report(malformed);
+    sayPanic(panic);
     return { instances, peers };
+  }
+
+  function sayPanic(panic: boolean): void {
+    if (panic && !panicked) {
+      log.warn({ upstream }, `${upstream}: too few are healthy, so all registered ones serve`);
+    }
+    if (!panic && panicked) log.info({ upstream }, `${upstream}: enough are healthy again`);
+    panicked = panic;
   }
 
   /** When all names among them have been looked up. */
@@ -115,7 +139,8 @@ export function openHealth(options: SourceOptions<HealthConfig>, lookup = create
           known = undefined;
           const found = find(entries);
           const changed = !found.awaits && observer.observed(observation(found));
-          if (!found.hasNames) forget(digest);
+          // Who is meant may be another later, too.
+          if (!found.hasNames && restrict === undefined) forget(digest);
           return changed;
         },
         failed: observer.failed,
@@ -145,6 +170,7 @@ export function openHealth(options: SourceOptions<HealthConfig>, lookup = create
         ? summary(all, port)
         : `none of ${all.length} instances passes the filter`;
     },
+    again: () => following?.again(0),
     stop() {
       following?.stop();
       // Forgets the names, so that none is looked up any more.
