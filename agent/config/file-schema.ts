@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { isPattern } from '../source/discover/pattern.ts';
-import { keys as healthKeys } from '../source/health/config.ts';
+import { instanceKeys } from '../source/health/config.ts';
 import { type SourceConfig, sourceKinds } from '../source/source.ts';
 import { entry } from '../state/document.ts';
 import * as field from '../state/field-checks.ts';
@@ -120,7 +120,8 @@ function isNameTemplate(value: unknown): boolean {
 
 const discoverRule = z
   .strictObject({
-    ...healthKeys,
+    // They lie where the catalogue is.
+    ...instanceKeys,
     tag: anyText.exactOptional(),
     service: field
       .expected<string>(

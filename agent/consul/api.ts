@@ -1,5 +1,6 @@
 import { type ConsulConfig, spareConnections } from '../config/config.ts';
 import { ConfigError } from '../config/error.ts';
+import { show } from '../util/text.ts';
 import { readToken } from '../util/token-file.ts';
 import { createAddresses, type Moved } from './addresses.ts';
 import type { Index } from './blocking-query.ts';
@@ -9,7 +10,7 @@ import { createPlanReport, type Planned, type Planning } from './plan.ts';
 import { createTransport } from './protocol.ts';
 import { isTooStale, type Query, type Read, type Valid, validAnswer } from './query.ts';
 import { deniedAt, type Readable } from './rights.ts';
-import { kvPath, pathOf, type Reply, type Transport } from './transport.ts';
+import { kvPath, type Place, pathOf, placeIn, type Reply, type Transport } from './transport.ts';
 import { ownConnection, type Waits } from './wait.ts';
 
 export interface HealthQuery extends Query {
@@ -80,7 +81,7 @@ export interface ConsulClient {
    *
    * @throws ConsulError when that cannot be asked
    */
-  denied(things: Readable[], signal: AbortSignal): Promise<Readable[]>;
+  denied(things: Readable[], signal: AbortSignal, place?: Place): Promise<Readable[]>;
   /** How long Consul may hold a query of a watch now. */
   waits(): Waits;
   /** Uses the token that the file has now. @throws Error when it cannot be read */
@@ -137,12 +138,12 @@ export function createConsulClient(
   function send(
     transport: Transport,
     read: Read,
-    { consistency, isExtra, isWatch = false, yields = false, block }: Query,
+    { consistency, isExtra, isWatch = false, yields = false, block, place = {} }: Query,
     signal: AbortSignal,
   ): Promise<Reply> {
     // Consul adds up to a sixteenth to the wait (its docs on blocking queries).
     const held = Math.ceil((block?.wait ?? 0) * (1 + 1 / 16));
-    const path = pathOf(read.path, config, {
+    const path = pathOf(read.path, placeIn(config, place), {
       ...(consistency === 'default' ? {} : { [consistency]: '1' }),
       ...{ filter: read.filter, ...read.parameters },
       ...(block === undefined ? {} : { index: String(block.index.value), wait: `${block.wait}ms` }),
@@ -218,8 +219,12 @@ export function createConsulClient(
     async health({ service, filter, known, ...query }: HealthQuery, signal: AbortSignal) {
       const path = `/health/service/${encodeURIComponent(service)}`;
       const read = { path, filter, known, isWhole: true, expected: 'list' } as const;
-      const watched = query.isWatch ? service : undefined;
-      const { index, body, digest } = await ask(read, query, signal, watched);
+      // The doorbells are of the configured place.
+      const isElsewhere = Object.keys(query.place ?? {}).length > 0;
+      const watched = query.isWatch && !isElsewhere ? service : undefined;
+      const { index, body, digest } = await ask(read, query, signal, watched).catch((error) => {
+        throw filter !== undefined && isInvalid(error) ? refusedFilter(filter, error) : error;
+      });
       // Without one that is known there is a body.
       return { index, entries: body as unknown[], digest };
     },
@@ -245,9 +250,10 @@ export function createConsulClient(
       });
       return { index, catalogue: new Map(services) };
     },
-    async denied(things, signal) {
+    async denied(things, signal, place = {}) {
+      const where = placeIn(config, place);
       try {
-        return await addresses.ask((at) => deniedAt(at, config, token, things, signal));
+        return await addresses.ask((at) => deniedAt(at, where, token, things, signal));
       } catch (error) {
         takeNewToken(error);
         throw error;
@@ -268,4 +274,15 @@ export function createConsulClient(
 
 function currentToken({ token_file, token }: ConsulConfig): string | undefined {
   return token_file === undefined ? token : readToken(token_file);
+}
+
+function isInvalid(error: unknown): error is ConsulError {
+  return error instanceof ConsulError && error.code === 'consul/invalid';
+}
+
+/** Most probably it is the filter that is wrong. */
+function refusedFilter(filter: string, cause: ConsulError): ConsulError {
+  const { message, status } = cause;
+  const options = { cause, ...(status === undefined ? {} : { status }) };
+  return new ConsulError('consul/invalid', `filter ${show(filter)}: ${message}`, options);
 }

@@ -2,7 +2,7 @@ import type { Consistency } from '../config/config.ts';
 import { brief } from '../util/text.ts';
 import type { Index } from './blocking-query.ts';
 import { ConsulError } from './error.ts';
-import type { Reply } from './transport.ts';
+import type { Place, Reply } from './transport.ts';
 
 /** How a query asks. */
 export interface Query {
@@ -15,6 +15,8 @@ export interface Query {
   yields?: boolean;
   /** Blocks until the index is higher or `wait` (in ms) has passed; absent: answers at once. */
   block?: { index: Index; wait: number };
+  /** Where it is asked for; what it leaves out is as configured. */
+  place?: Place;
 }
 
 /** What is asked for. */

@@ -1,7 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import type { ConsulConfig } from '../config/config.ts';
 import { ConsulError } from './error.ts';
-import { kvPath, pathOf, type Request, type Transport } from './transport.ts';
+import { kvPath, type Place, pathOf, type Request, type Transport } from './transport.ts';
 
 /** What a token may be allowed to read. */
 export interface Readable {
@@ -27,16 +26,16 @@ const nobody = `nobody-${randomBytes(8).toString('hex')}`;
  */
 export async function deniedAt(
   transport: Transport,
-  config: ConsulConfig,
+  place: Place,
   token: string | undefined,
   things: Readable[],
   signal: AbortSignal,
 ): Promise<Readable[]> {
-  const { namespace } = config;
+  const { namespace, partition } = place;
 
   async function send(method: Request['method'], path: string, body?: unknown): Promise<unknown> {
     const what = `${transport.name}: ${method} /v1${path}`;
-    const whole = pathOf(path, config);
+    const whole = pathOf(path, place);
     const rest = { token, body, timeout, held: 0, pool: 'read', what } as const;
     return (await transport.ask({ method, path: whole, ...rest }, signal)).body;
   }
@@ -48,6 +47,7 @@ export async function deniedAt(
       Segment: name,
       Access: 'read',
       ...(namespace === undefined ? {} : { Namespace: namespace }),
+      ...(partition === undefined ? {} : { Partition: partition }),
     }));
     const answers = await send('POST', path, rights);
     if (!Array.isArray(answers) || answers.length !== some.length) {

@@ -1,5 +1,4 @@
 import type { IncomingHttpHeaders } from 'node:http';
-import type { ConsulConfig } from '../config/config.ts';
 import type { Waits } from './wait.ts';
 
 /** Which share of the connections a request may use: that of watches, or what is kept free for other reads. */
@@ -78,19 +77,38 @@ export interface Plan {
   isCrowded: boolean;
 }
 
+/** Where something is: in which part of Consul. */
+export interface Place {
+  datacenter?: string | undefined;
+  namespace?: string | undefined;
+  partition?: string | undefined;
+  /** The cluster that it is imported from. */
+  peer?: string | undefined;
+}
+
 /**
- * A path with its query, in the configured datacenter and namespace.
+ * A path with its query, in a place.
  *
  * @param query a parameter that is undefined is left out
  */
 export function pathOf(
   path: string,
-  { datacenter, namespace }: Pick<ConsulConfig, 'datacenter' | 'namespace'>,
+  { datacenter, namespace, partition, peer }: Place,
   query: Record<string, string | undefined> = {},
 ): string {
-  const all = Object.entries({ ...query, dc: datacenter, ns: namespace });
+  const all = Object.entries({ ...query, dc: datacenter, ns: namespace, partition, peer });
   const given = all.filter((pair): pair is [string, string] => pair[1] !== undefined);
   return given.length === 0 ? path : `${path}?${new URLSearchParams(given)}`;
+}
+
+/** A place, with what it does not say taken from another. */
+export function placeIn(other: Place, place: Place): Place {
+  return {
+    datacenter: place.datacenter ?? other.datacenter,
+    namespace: place.namespace ?? other.namespace,
+    partition: place.partition ?? other.partition,
+    peer: place.peer ?? other.peer,
+  };
 }
 
 /** The path of a key, or of all that begin with it. */

@@ -1,6 +1,7 @@
 import type { ConsulClient } from '../consul/api.ts';
 import { ConsulError } from '../consul/error.ts';
 import type { Readable } from '../consul/rights.ts';
+import type { Place } from '../consul/transport.ts';
 
 /**
  * The name that no node has: who may read it may read every node that no rule
@@ -17,9 +18,10 @@ export const anyNode = '';
 export async function proveReadable(
   client: ConsulClient,
   things: Readable[],
+  place: Place,
   signal: AbortSignal,
 ): Promise<void> {
-  const denied = await client.denied(things, signal);
+  const denied = await client.denied(things, signal, place);
   if (denied.length === 0) return;
   throw new ConsulError(
     'consul/blind',

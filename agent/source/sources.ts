@@ -14,6 +14,7 @@ import { listed } from './discover/rules.ts';
 import { subject } from './discover/set.ts';
 import { type Following, follow } from './follow.ts';
 import { createSettler } from './settle.ts';
+import { sharingQueries } from './shared.ts';
 import { openSource, type Source } from './source.ts';
 
 interface SourcesOptions {
@@ -168,7 +169,7 @@ export function createSources(options: SourcesOptions): Sources {
         client?.readToken();
         return reconcile;
       }
-      const next = createConsulClient(consul, moved, planned);
+      const next = sharingQueries(createConsulClient(consul, moved, planned));
       return () => {
         const last = client;
         client = next;

@@ -287,7 +287,7 @@ test('a bad filter is said loudly; the others go on', async (t) => {
   const file = stack.configure({ upstreams: { bad: { filter: 'no such (' }, web: {} } });
   const agent = run(t, '-c', file);
   await has('web', 1001);
-  await says(agent, /^bad: Consul at .*boolean expression/);
+  await says(agent, /^bad: filter "no such \(": Consul at .*boolean expression/);
 });
 
 test('the snapshot holds what serves', async (t) => {

@@ -93,10 +93,10 @@ test('check prints what would be watched and what is there', async () => {
   const { code, stdout } = await stack.run('check', '-c', file);
   assert.equal(code, 0);
   assert.deepEqual(stdout.trim().split('\n').slice(-4), [
-    'UPSTREAM  SOURCE                                   NOW',
-    'web       service web, filter "x" in Service.Tags  none of 2 instances passes the filter',
-    'api       service web                              2 instances: 1 passing, 1 critical',
-    'wbe       service wbe                              Consul knows no such service',
+    'UPSTREAM  SOURCE               NOW',
+    'web       service web, tags x  none of 2 instances is selected',
+    'api       service web          2 instances: 1 passing, 1 critical',
+    'wbe       service wbe          Consul knows no such service',
   ]);
 });
 
@@ -169,7 +169,10 @@ test('check finds a filter that Consul refuses; --offline does not ask', async (
   const file = stack.configure({ upstreams: { web: { filter: 'no such (' } } });
   const { code, stderr } = await stack.run('check', '-c', file);
   assert.equal(code, 2);
-  assert.match(stderr, /^reloadless: web: Consul at .*: 500 .*boolean expression/);
+  assert.match(
+    stderr,
+    /^reloadless: web: filter "no such \(": Consul at .*: 500 .*boolean expression/,
+  );
   assert.equal((await stack.run('check', '-c', file, '--offline')).code, 0);
 });
 

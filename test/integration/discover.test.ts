@@ -288,7 +288,7 @@ test('sync and check try the rules once', async (t) => {
   assert.equal(checked.stderr, said.map((line) => `reloadless: discover: ${line}\n`).join(''));
   assert.match(checked.stdout, /\ndiscover: tag reloadless, service \*e\*: finds 1: web\n/);
   assert.match(checked.stdout, /\ndiscover: tag none: finds nothing\n/);
-  assert.match(checked.stdout, /\nweb +service web, filter .* +1 instance: 1 passing\n/);
+  assert.match(checked.stdout, /\nweb +service web, tags reloadless +1 instance: 1 passing\n/);
   const offline = await stack.run('check', '--offline', '-c', file);
   assert.match(offline.stdout, /\ndiscover: tag reloadless, service w\*\n/);
 

@@ -141,7 +141,7 @@ test('a service that Consul does not know is said, and nothing is made or unmade
   assert.equal(none.code, 1);
   assert.match(
     none.stderr,
-    /^reloadless: web: service web, filter "x" in Service\.Tags: none of 1 instances passes the filter; /,
+    /^reloadless: web: service web, tags x: none of 1 instances is selected; /,
   );
   assert.deepEqual(await peers(stack.nginx, 'web'), ['127.0.0.1:1001']);
 });

@@ -26,6 +26,14 @@ function refusal(yaml: string, flags: Flags = {}, env: NodeJS.ProcessEnv = {}): 
 
 const web = 'upstreams: { web: }';
 
+const nowhere = {
+  datacenter: undefined,
+  namespace: undefined,
+  partition: undefined,
+  peer: undefined,
+};
+const all = { tags: [], tags_any: [], tags_none: [], meta: {}, meta_none: {} };
+
 test('a service on the command line is enough', () => {
   const config = resolveConfig({ service: ['web'] }, {}, {});
   assert.equal(config.consul.endpoints[0]?.url, 'http://127.0.0.1:8500');
@@ -37,8 +45,12 @@ test('a service on the command line is enough', () => {
     source: {
       kind: 'health',
       service: 'web',
+      place: nowhere,
       filter: undefined,
+      selection: all,
       port: undefined,
+      tagged_address: undefined,
+      require_check: false,
       policy: { min_health: 'warning', panic_threshold: 0 },
     },
     holdFor: 60_000,
@@ -70,6 +82,16 @@ upstreams:
     port: http
     tags: [prod, 'a "b"']
     filter: 'Service.Meta.version == "2" or Service.Port == 80'
+    tags_any: [blue, green]
+    tags_none: [canary]
+    meta: { track: stable }
+    meta_none: { broken: 'yes' }
+    tagged_address: wan_ipv6
+    require_check: true
+    datacenter: dc2
+    namespace: team
+    partition: east
+    peer: cloud
     min_health: passing
     panic_threshold: off
     hold_empty: 2m
@@ -121,10 +143,18 @@ upstreams:
     source: {
       kind: 'health',
       service: 'web',
-      filter:
-        '"prod" in Service.Tags and "a \\"b\\"" in Service.Tags and ' +
-        '(Service.Meta.version == "2" or Service.Port == 80)',
+      place: { datacenter: 'dc2', namespace: 'team', partition: 'east', peer: 'cloud' },
+      filter: 'Service.Meta.version == "2" or Service.Port == 80',
+      selection: {
+        tags: ['prod', 'a "b"'],
+        tags_any: ['blue', 'green'],
+        tags_none: ['canary'],
+        meta: { track: 'stable' },
+        meta_none: { broken: 'yes' },
+      },
       port: 'http',
+      tagged_address: 'wan_ipv6',
+      require_check: true,
       policy: { min_health: 'passing', panic_threshold: undefined },
     },
     holdFor: 120_000,

@@ -11,6 +11,7 @@ import {
   findUpstreams,
   upstreamOf,
 } from '../../agent/source/discover/rules.ts';
+import type { HealthConfig } from '../../agent/source/health/config.ts';
 
 function rules(...discover: object[]) {
   const file = parseConfig(JSON.stringify({ discover }), 'x');
@@ -85,13 +86,8 @@ test('an upstream asks for the instances that carry the tags', () => {
   const [finder] = rules({ tag: 'on', filter: 'Service.Port == 1', balance: 'random' });
   assert(finder !== undefined);
   const { source, settings, isTransient, origin } = upstreamOf({ ...finder, service: 'web' });
-  assert.deepEqual(source, {
-    kind: 'health',
-    service: 'web',
-    filter: '"on" in Service.Tags and (Service.Port == 1)',
-    port: undefined,
-    policy: { min_health: 'warning', panic_threshold: 0 },
-  });
+  const { service, filter, selection } = source as HealthConfig;
+  assert.deepEqual([service, filter, selection.tags], ['web', 'Service.Port == 1', ['on']]);
   assert.deepEqual(settings, { balance: 'random' });
   assert.equal(isTransient, true);
   assert.equal(origin, 'discover: tag on, filter Service.Port == 1');

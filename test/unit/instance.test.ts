@@ -27,6 +27,8 @@ function entry({ node = 'n1', nodeAddress = '10.0.0.1', checks = [], service = {
   };
 }
 
+const portNamed = (port: string | undefined) => (port === undefined ? {} : { port });
+
 function only(fields: Fields) {
   const { instances, malformed } = readInstances([entry(fields)]);
   assert.deepEqual(malformed, []);
@@ -195,7 +197,7 @@ function several(...ports: [name: string, port: number, isDefault?: boolean][]) 
 
 test('of several ports it has the default one, the only one, or the one that is asked for', () => {
   const ports = (raw: unknown, name?: string) =>
-    readInstances([raw], name).instances.map(({ port }) => port);
+    readInstances([raw], portNamed(name)).instances.map(({ port }) => port);
   const two = several(['grpc', 9090], ['http', 8080, true]);
   assert.deepEqual(ports(two), [8080]);
   assert.deepEqual(ports(two, 'grpc'), [9090]);
@@ -208,7 +210,7 @@ test('of several ports it has the default one, the only one, or the one that is 
 });
 
 test('an instance without the port is left out, and says which it has', () => {
-  const why = (raw: unknown, name?: string) => readInstances([raw], name).malformed[0];
+  const why = (raw: unknown, name?: string) => readInstances([raw], portNamed(name)).malformed[0];
   const two = several(['grpc', 9090], ['http', 8080]);
   assert.equal(why(two, 'admin'), 'web-1 on n1: no port is named "admin": it has grpc, http');
   assert.equal(why(two), 'web-1 on n1: none of the ports grpc, http is the default one');

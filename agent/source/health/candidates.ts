@@ -1,7 +1,7 @@
 import { isIP } from 'node:net';
 import { peerAddress } from '../../state/address.ts';
 import type { Peers } from '../../state/document.ts';
-import { type Instance, readInstances } from './instance.ts';
+import { type Instance, type Reading, readInstances } from './instance.ts';
 import type { Resolver } from './resolver.ts';
 import type { Candidate } from './serving.ts';
 
@@ -27,15 +27,15 @@ export interface Candidates {
  * host names now.
  *
  * @param earlier peers of before, by which a new host name may be known
- * @param port as `readInstances` takes it
+ * @param reading as `readInstances` takes it
  */
 export function candidatesOf(
   entries: unknown[],
   resolver: Pick<Resolver, 'resolve'>,
   earlier: Peers = {},
-  port?: string,
+  reading?: Reading,
 ): Candidates {
-  const { instances, malformed } = readInstances(entries, port);
+  const { instances, malformed } = readInstances(entries, reading);
   const names = hostNames(instances);
   const { addresses, awaited } = resolver.resolve(names, earlierAddresses(instances, earlier));
   const candidates = toCandidates(instances, addresses);

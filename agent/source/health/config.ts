@@ -1,15 +1,24 @@
 import { z } from 'zod';
+import type { Place } from '../../consul/transport.ts';
 import * as field from '../../state/field-checks.ts';
+import { placeKeys } from '../place.ts';
 import type { SourceConfig } from '../source.ts';
+import type { Selection } from './select.ts';
 import type { HealthPolicy } from './serving.ts';
 
 export interface HealthConfig extends SourceConfig {
   readonly kind: 'health';
   service: string;
-  /** Consul's filter expression, the tags included. */
+  place: Place;
+  /** Consul's filter expression. */
   filter: string | undefined;
+  selection: Selection;
   /** The name of the port, of a service that has several; undefined: the default one. */
   port: string | undefined;
+  /** Which of its addresses is meant, where it has it; undefined: the plain one. */
+  tagged_address: string | undefined;
+  /** One without a check of its own does not serve. */
+  require_check: boolean;
   policy: HealthPolicy;
 }
 
@@ -27,37 +36,48 @@ function isPercent(value: unknown): boolean {
   return typeof value === 'number' && value >= 0 && value <= 100;
 }
 
-/** What an upstream says of it in reloadless.yml. */
-export const keys = {
+const texts = z.array(anyText);
+const meta = z.record(z.string(), z.string());
+
+/** What an upstream says of instances in reloadless.yml, wherever its service is. */
+export const instanceKeys = {
   service: anyText.exactOptional(),
   port: anyText.exactOptional(),
-  tags: z.array(anyText).exactOptional(),
+  tagged_address: anyText.exactOptional(),
+  tags: texts.exactOptional(),
+  tags_any: texts.min(1, 'a list of at least one tag').exactOptional(),
+  tags_none: texts.exactOptional(),
+  meta: meta.exactOptional(),
+  meta_none: meta.exactOptional(),
   filter: anyText.exactOptional(),
+  require_check: field.boolean.exactOptional(),
   min_health: field.oneOf('passing', 'warning').exactOptional(),
   panic_threshold: panicThreshold.exactOptional(),
 };
+
+/** What an upstream says of it in reloadless.yml. */
+export const keys = { ...instanceKeys, ...placeKeys, peer: anyText.exactOptional() };
 
 /** @param upstream its name, which is the service's where nobody says otherwise */
 export function configure(
   upstream: string,
   written: z.infer<z.ZodObject<typeof keys>>,
 ): HealthConfig {
-  const { service, port, tags, filter, min_health, panic_threshold } = written;
+  const { service, filter, port, tagged_address, min_health, panic_threshold } = written;
+  const { datacenter, namespace, partition, peer } = written;
+  const { tags = [], tags_any = [], tags_none = [], meta = {}, meta_none = {} } = written;
   return {
     kind: 'health',
     service: service ?? upstream,
-    filter: filterExpression(tags ?? [], filter),
+    place: { datacenter, namespace, partition, peer },
+    filter,
+    selection: { tags, tags_any, tags_none, meta, meta_none },
     port,
+    tagged_address,
+    require_check: written.require_check ?? false,
     policy: {
       min_health: min_health ?? 'warning',
       panic_threshold: panic_threshold === 'off' ? undefined : (panic_threshold ?? 0),
     },
   };
-}
-
-/** Tags become part of the filter: Consul deprecates the `tag` parameter in its favour. */
-function filterExpression(tags: string[], filter: string | undefined): string | undefined {
-  const terms = tags.map((tag) => `${JSON.stringify(tag)} in Service.Tags`);
-  if (filter !== undefined) terms.push(terms.length > 0 ? `(${filter})` : filter);
-  return terms.length > 0 ? terms.join(' and ') : undefined;
 }

@@ -10,7 +10,7 @@ import { anyNode, proveReadable } from '../readable.ts';
  */
 export async function readSurely(
   client: ConsulClient,
-  query: Pick<HealthQuery, 'service' | 'filter'>,
+  query: Pick<HealthQuery, 'service' | 'filter' | 'place'>,
   nodes: readonly string[],
   signal: AbortSignal,
 ): Promise<unknown[]> {
@@ -19,7 +19,7 @@ export async function readSurely(
     { resource: 'service' as const, name: query.service },
     ...named.map((name) => ({ resource: 'node' as const, name })),
   ];
-  await proveReadable(client, things, signal);
+  await proveReadable(client, things, query.place ?? {}, signal);
   const { entries } = await client.health(
     { ...query, consistency: 'consistent', isExtra: true },
     signal,

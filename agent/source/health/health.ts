@@ -4,6 +4,7 @@ import type { Observation } from '../../state/hold.ts';
 import { reason } from '../../telemetry/log.ts';
 import { orAborted } from '../../util/abort.ts';
 import { type Following, follow } from '../follow.ts';
+import { describePlace } from '../place.ts';
 import { createReport } from '../report.ts';
 import type { Source, SourceKind, SourceOptions } from '../source.ts';
 import { type Candidates, candidatesOf } from './candidates.ts';
@@ -12,6 +13,7 @@ import { nodesOf, readSurely } from './confirm.ts';
 import { createLookup } from './dns.ts';
 import { readInstances } from './instance.ts';
 import { createResolver } from './resolver.ts';
+import { describeSelection, isSelected } from './select.ts';
 import { serving } from './serving.ts';
 
 /** What an answer shows. */
@@ -26,9 +28,11 @@ export const health: SourceKind<HealthConfig> = {
   keys,
   configure,
   open: (options) => openHealth(options),
-  describe({ service, filter, port }) {
-    const terms = [`service ${service}`];
+  describe({ service, place, filter, selection, port, tagged_address }) {
+    const terms = [`service ${service}`, ...describePlace(place)];
     if (port !== undefined) terms.push(`port ${port}`);
+    if (tagged_address !== undefined) terms.push(`tagged_address ${tagged_address}`);
+    terms.push(...describeSelection(selection));
     if (filter !== undefined) terms.push(`filter ${filter}`);
     return terms.join(', ');
   },
@@ -54,7 +58,7 @@ export function openHealth(
   restrict?: (found: Candidates) => Candidates,
 ): HealthSource {
   const { upstream, config, client, consistency, wait, log } = options;
-  const { service, filter, port, policy } = config;
+  const { service, place, filter, selection, policy } = config;
   const report = createReport(upstream, 'left out', log);
   let panicked = false;
   const resolver = createResolver({
@@ -76,27 +80,29 @@ export function openHealth(
   let nodes: string[] = [];
 
   async function ask(question: Question, signal: AbortSignal): Promise<Answer<Seen>> {
-    const query = { service, filter, consistency, known: () => known, ...question };
+    const query = { service, place, filter, consistency, known: () => known, ...question };
     const { index, entries, digest } = await client.health(query, signal);
     return { index, content: { entries, digest } };
   }
 
   async function readOnce(signal: AbortSignal): Promise<unknown[]> {
-    const { entries } = await client.health({ service, filter, consistency }, signal);
+    const { entries } = await client.health({ service, place, filter, consistency }, signal);
     return entries;
   }
 
-  function find(entries: unknown[]): Candidates {
+  function find(all: unknown[]): Candidates {
+    const entries = all.filter((raw) => isSelected(raw, selection));
     // A host name keeps its addresses over a restart.
     const earlier = isFirst ? options.remembered() : {};
-    const found = candidatesOf(entries, resolver, earlier, port);
+    const found = candidatesOf(entries, resolver, earlier, config);
     isFirst = entries.length === 0;
     if (!isFirst) nodes = nodesOf(entries);
     return restrict?.(found) ?? found;
   }
 
   /** @throws ConsulError when there are instances, and none of them can be used */
-  function observation({ doubt, candidates, instances, malformed }: Candidates): Observation {
+  function observation(found: Candidates): Observation {
+    const { doubt, candidates, instances, malformed } = found;
     if (doubt !== undefined) throw new ConsulError('consul/no-instance', doubt);
     const { peers, panic } = serving(candidates, policy);
     report(malformed);
@@ -153,7 +159,7 @@ export function openHealth(
     },
     async confirm(signal) {
       const before = answers;
-      const entries = await readSurely(client, { service, filter }, nodes, signal);
+      const entries = await readSurely(client, { service, place, filter }, nodes, signal);
       // The next answer may be as the last one was, and this one is not.
       known = undefined;
       // Unless it has been answered meanwhile, which may be newer.
@@ -162,13 +168,16 @@ export function openHealth(
     },
     async summary(signal) {
       const content = await readOnce(signal);
-      if (content.length > 0) return summary(content, port);
+      const chosen = content.filter((raw) => isSelected(raw, selection));
+      if (chosen.length > 0) return summary(chosen, config);
       // A service that is forbidden looks like one that is unknown.
-      const all = await readSurely(client, { service, filter: undefined }, nodes, signal);
+      const query = { service, place, filter: undefined };
+      const all = await readSurely(client, query, nodes, signal);
       if (all.length === 0) return 'Consul knows no such service';
-      return filter === undefined
-        ? summary(all, port)
-        : `none of ${all.length} instances passes the filter`;
+      const count = all.filter((raw) => isSelected(raw, selection)).length;
+      const what = count > 0 ? 'passes the filter' : 'is selected';
+      if (filter === undefined && count > 0) return summary(all, config);
+      return `none of ${all.length} instances ${what}`;
     },
     again: () => following?.again(0),
     stop() {
@@ -180,8 +189,8 @@ export function openHealth(
 }
 
 /** @returns such as `3 instances: 2 passing, 1 critical` */
-function summary(entries: unknown[], port: string | undefined): string {
-  const { instances, malformed } = readInstances(entries, port);
+function summary(entries: unknown[], config: HealthConfig): string {
+  const { instances, malformed } = readInstances(entries, config);
   const counts = new Map<string, number>();
   for (const { health } of instances) counts.set(health, (counts.get(health) ?? 0) + 1);
   if (malformed.length > 0) counts.set('malformed', malformed.length);

@@ -1,10 +1,11 @@
 import { isIP } from 'node:net';
 import { z } from 'zod';
 import { peerAddress } from '../../state/address.ts';
-import type { Peer } from '../../state/document.ts';
+import { entry, type Peer } from '../../state/document.ts';
 import * as field from '../../state/field-checks.ts';
 import { whyInvalid } from '../../util/invalid.ts';
 import { brief, clip, show } from '../../util/text.ts';
+import type { HealthConfig } from './config.ts';
 import type { Health } from './serving.ts';
 
 /** What is used of one entry of `/v1/health/service`. */
@@ -18,6 +19,9 @@ export interface Instance {
   /** Its weight while it is passing. */
   passing: number;
 }
+
+/** How the entries of an answer are to be read; what is absent is as usual. */
+export type Reading = Partial<Pick<HealthConfig, 'port' | 'tagged_address' | 'require_check'>>;
 
 interface Instances {
   instances: Instance[];
@@ -33,8 +37,14 @@ const namedPort = z.object({
   Default: z.boolean().optional(),
 });
 
+const taggedAddress = z.object({ Address: z.string(), Port: field.integer(0, 65_535).optional() });
+
 const entrySchema = z.object({
-  Node: z.object({ Node: z.string(), Address: z.string() }),
+  Node: z.object({
+    Node: z.string(),
+    Address: z.string(),
+    TaggedAddresses: z.unknown().optional(),
+  }),
   Service: z.object({
     ID: field.expected<string>((value) => typeof value === 'string' && value !== '', 'a string'),
     Address: z.string().optional(),
@@ -43,10 +53,12 @@ const entrySchema = z.object({
     Ports: z.array(namedPort).nullish(),
     Weights: z.object({ Passing: weight, Warning: weight }).nullish(),
     Meta: z.record(z.string(), z.string()).nullish(),
+    TaggedAddresses: z.unknown().optional(),
   }),
   Checks: z.array(
     z.object({
       CheckID: z.string(),
+      ServiceID: z.unknown().optional(),
       Status: z.enum(['passing', 'warning', 'critical'], 'passing, warning or critical'),
     }),
   ),
@@ -58,27 +70,57 @@ type Entry = z.infer<typeof entrySchema>;
  * Reads the entries of an answer, in an order that does not depend on Consul's.
  * The address is the service's, else its node's (Consul's docs on service
  * registration). `zone` and `backup` are taken from the service's meta.
- *
- * @param port the name of the port, of services that have several; absent: the default one
  */
-export function readInstances(entries: unknown[], port?: string): Instances {
-  const instances: { node: string; instance: Instance }[] = [];
+export function readInstances(entries: unknown[], reading: Reading = {}): Instances {
+  const found: { node: string; instance: Instance }[] = [];
   const malformed: string[] = [];
   for (const raw of entries) {
-    const entry = entrySchema.safeParse(raw);
-    const number = entry.success ? portOf(entry.data.Service, port) : undefined;
-    const why = entry.success
-      ? unreachable(entry.data, number, port)
-      : whyInvalid(entry.error, raw);
-    if (entry.success && number !== undefined && why === undefined) {
-      instances.push({ node: entry.data.Node.Node, instance: toInstance(entry.data, number) });
-    } else {
+    const { data, error } = entrySchema.safeParse(raw);
+    const place = data && placeOf(data, reading);
+    const why = place === undefined ? whyInvalid(error as z.ZodError, raw) : unreachable(place);
+    if (data === undefined || place === undefined || why !== undefined) {
       malformed.push(`${nameOf(raw)}: ${why}`);
+      continue;
     }
+    const instance = toInstance(data, place, reading.require_check ?? false);
+    found.push({ node: data.Node.Node, instance });
   }
   // An ID is unique on its node only.
-  instances.sort((a, b) => order(a.instance.id, b.instance.id) || order(a.node, b.node));
-  return { instances: instances.map(({ instance }) => instance), malformed };
+  found.sort((a, b) => order(a.instance.id, b.instance.id) || order(a.node, b.node));
+  return { instances: found.map(({ instance }) => instance), malformed };
+}
+
+/** Where an instance says that it is. */
+interface Place {
+  /** The field that says it. */
+  field: string;
+  host: string;
+  port: number | undefined;
+  /** Why there is no port. */
+  noPort: string;
+}
+
+/** A tagged address comes first; one that the instance does not have is as none. */
+function placeOf({ Node, Service }: Entry, { port: name, tagged_address }: Reading): Place {
+  const port = portOf(Service, name);
+  const usual = { port, noPort: whyNoPort(Service, name) };
+  const tagged = taggedAddress.safeParse(member(Service.TaggedAddresses, tagged_address)).data;
+  if (tagged !== undefined) {
+    const field = `Service.TaggedAddresses.${tagged_address}`;
+    return { ...usual, field, host: tagged.Address, port: tagged.Port || port };
+  }
+  if (Service.Address) return { ...usual, field: 'Service.Address', host: Service.Address };
+  const ofNode = member(Node.TaggedAddresses, tagged_address);
+  if (typeof ofNode === 'string') {
+    return { ...usual, field: `Node.TaggedAddresses.${tagged_address}`, host: ofNode };
+  }
+  return { ...usual, field: 'Node.Address', host: Node.Address };
+}
+
+/** @returns what anything has of that name; undefined: nothing */
+function member(thing: unknown, name: string | undefined): unknown {
+  if (name === undefined || !field.isObject(thing)) return undefined;
+  return entry(thing as Record<string, unknown>, name);
 }
 
 /** @param name of one of several ports @returns undefined when it has none, or none of that name */
@@ -90,22 +132,16 @@ function portOf({ Port, Ports }: Entry['Service'], name: string | undefined): nu
   return (several.find(({ Default }) => Default === true) ?? only)?.Port;
 }
 
+function whyNoPort({ Port, Ports }: Entry['Service'], name: string | undefined): string {
+  const names = brief((Ports ?? []).map(({ Name }) => Name).join(', '));
+  if (name !== undefined) return `no port is named ${show(name)}: it has ${names || 'none'}`;
+  if (names !== '') return `none of the ports ${names} is the default one`;
+  return `Service.Port: ${show(Port)} is not an integer from 1 to 65535`;
+}
+
 /** @returns why nginx cannot be told to connect to it; undefined: it can */
-function unreachable(
-  { Node, Service }: Entry,
-  port: number | undefined,
-  name: string | undefined,
-): string | undefined {
-  if (port === undefined) {
-    const names = (Service.Ports ?? []).map(({ Name }) => Name).join(', ');
-    if (name !== undefined)
-      return `no port is named ${show(name)}: it has ${brief(names) || 'none'}`;
-    if (names !== '') return `none of the ports ${brief(names)} is the default one`;
-    return `Service.Port: ${show(Service.Port)} is not an integer from 1 to 65535`;
-  }
-  const [where, host] = Service.Address
-    ? ['Service.Address', Service.Address]
-    : ['Node.Address', Node.Address];
+function unreachable({ field: where, host, port, noPort }: Place): string | undefined {
+  if (port === undefined) return noPort;
   const isAddress = isIP(host) !== 0 && peerAddress(host, port) !== undefined;
   if (isAddress || isHostName(host)) return undefined;
   return `${where}: ${show(host)} is not a host name or an IP address without a zone`;
@@ -116,8 +152,13 @@ function isHostName(text: string): boolean {
   return text.length <= 253 && /^[\p{L}\p{M}\p{N}._-]+$/u.test(text);
 }
 
-function toInstance({ Node, Service, Checks }: Entry, port: number): Instance {
-  const health = aggregate(Checks);
+function toInstance(
+  { Service, Checks }: Entry,
+  { host, port = 0 }: Place,
+  requireCheck: boolean,
+): Instance {
+  const isUnchecked = requireCheck && !Checks.some(({ ServiceID }) => ServiceID === Service.ID);
+  const health = aggregate(Checks, isUnchecked);
   const weights = Service.Weights ?? { Passing: 1, Warning: 1 };
   const { zone, backup } = Service.Meta ?? {};
   const peer: Peer = {
@@ -127,14 +168,14 @@ function toInstance({ Node, Service, Checks }: Entry, port: number): Instance {
   };
   if (zone !== undefined && field.zone.safeParse(zone).success) peer.zone = zone;
   if (backup === 'true') peer.backup = true;
-  const host = Service.Address || Node.Address;
   const { Passing: passing } = weights;
   return { id: Service.ID, host, port, health, peer, passing };
 }
 
 /** The worst check counts; maintenance is a check of a reserved name (api.HealthChecks.AggregatedStatus). */
-function aggregate(checks: Entry['Checks']): Health {
+function aggregate(checks: Entry['Checks'], isUnchecked: boolean): Health {
   if (checks.some(({ CheckID }) => isMaintenance(CheckID))) return 'maintenance';
+  if (isUnchecked) return 'unchecked';
   const has = (status: string) => checks.some(({ Status }) => Status === status);
   if (has('critical')) return 'critical';
   return has('warning') ? 'warning' : 'passing';

@@ -1,10 +1,16 @@
 import type { Peer, Peers } from '../../state/document.ts';
 
-/** How Consul sees an instance: the worst of its checks, or that it was taken out by hand. */
-export type Health = 'passing' | 'warning' | 'critical' | 'maintenance';
+/**
+ * How Consul sees an instance: the worst of its checks, or that it was taken out
+ * by hand, or that it has no check of its own yet, and needs one.
+ */
+export type Health = 'passing' | 'warning' | 'critical' | 'unchecked' | 'maintenance';
 
 /** From best to worst. */
-const ranking: Health[] = ['passing', 'warning', 'critical', 'maintenance'];
+const ranking: Health[] = ['passing', 'warning', 'critical', 'unchecked', 'maintenance'];
+
+/** Never serve, whatever becomes of the others. */
+const out: Health[] = ['unchecked', 'maintenance'];
 
 /** An address that may serve, if its health allows it. */
 export interface Candidate {
@@ -33,7 +39,7 @@ interface Serving {
  *
  * Of several instances on one address the healthiest counts, and of equals the
  * first, so that one of them may leave without taking the address along.
- * Maintenance never serves, not even in a panic.
+ * Maintenance never serves, nor what has no check yet, not even in a panic.
  */
 export function serving(candidates: Candidate[], policy: HealthPolicy): Serving {
   const byAddress = new Map<string, Candidate>();
@@ -43,7 +49,7 @@ export function serving(candidates: Candidate[], policy: HealthPolicy): Serving 
       byAddress.set(candidate.address, candidate);
     }
   }
-  const registered = [...byAddress.values()].filter(({ health }) => health !== 'maintenance');
+  const registered = [...byAddress.values()].filter(({ health }) => !out.includes(health));
   const worst = ranking.indexOf(policy.min_health);
   const acceptable = registered.filter((candidate) => rank(candidate) <= worst);
   const healthy = acceptable.filter((candidate) => !isWeighedOut(candidate));

@@ -1,13 +1,16 @@
 import { z } from 'zod';
+import { type Place, placeIn } from '../../consul/transport.ts';
 import type { Settings } from '../../state/document.ts';
 import * as field from '../../state/field-checks.ts';
 import * as health from '../health/config.ts';
+import { placeKeys } from '../place.ts';
 import type { SourceConfig } from '../source.ts';
 
 export interface KvConfig extends SourceConfig {
   readonly kind: 'kv';
   /** What the keys begin with, or the one key. */
   key: string;
+  place: Place;
   /** Each key is a peer; else the one key holds a document. */
   isPrefix: boolean;
   /** Says which of the peers are well; undefined: all. */
@@ -31,6 +34,7 @@ const whole = z.strictObject({ ...health.keys, service: field.text(1, 4096) });
 
 /** What an upstream says of it in reloadless.yml. */
 export const keys = {
+  ...placeKeys,
   prefix: key.exactOptional(),
   key: key.exactOptional(),
   /** A service, or all that can be said of one. */
@@ -48,12 +52,16 @@ export function fault({ prefix, key }: Written): { path: string[]; message: stri
 }
 
 /** @param upstream its name, which ends the prefix where nobody says otherwise */
-export function configure(upstream: string, { prefix, key, health: of }: Written): KvConfig {
+export function configure(upstream: string, written: Written): KvConfig {
+  const { prefix, key, health: of, datacenter, namespace, partition } = written;
+  const place = { datacenter, namespace, partition };
+  const whether = of && health.configure(upstream, of);
   return {
     kind: 'kv',
+    place,
     key: key ?? asFolder(prefix ?? `upstreams/${upstream}`),
     isPrefix: key === undefined,
-    health: of === undefined ? undefined : health.configure(upstream, of),
+    health: whether && { ...whether, place: placeIn(place, whether.place) },
   };
 }
 

@@ -4,6 +4,7 @@ import { ConsulError } from '../../consul/error.ts';
 import type { Observation } from '../../state/hold.ts';
 import { type Following, follow } from '../follow.ts';
 import { health, openHealth } from '../health/health.ts';
+import { describePlace } from '../place.ts';
 import { proveReadable } from '../readable.ts';
 import { createReport } from '../report.ts';
 import type { Source, SourceKind, SourceOptions } from '../source.ts';
@@ -18,15 +19,16 @@ export const kv: SourceKind<KvConfig> = {
   configure,
   defaults,
   open: openKv,
-  describe({ key, isPrefix, health: of }) {
-    const stored = `kv ${isPrefix ? '' : 'key '}${key}`;
+  describe({ key, isPrefix, place, health: of }) {
+    const where = [`kv ${isPrefix ? '' : 'key '}${key}`, ...describePlace(place)];
+    const stored = where.join(', ');
     return of === undefined ? stored : `${stored}, health of ${health.describe(of)}`;
   },
 };
 
 function openKv(options: SourceOptions<KvConfig>): Source {
   const { upstream, client, consistency, wait, log } = options;
-  const { key, isPrefix, health: of } = options.config;
+  const { key, isPrefix, place, health: of } = options.config;
   const sayMalformed = createReport(upstream, 'left out', log);
   const sayFaults = createReport(upstream, 'not used', log);
   let following: Following<unknown[]> | undefined;
@@ -43,7 +45,10 @@ function openKv(options: SourceOptions<KvConfig>): Source {
     });
 
   async function ask(question: Question, signal: AbortSignal): Promise<Answer<unknown[]>> {
-    const { index, pairs } = await client.kv({ key, isPrefix, consistency, ...question }, signal);
+    const { index, pairs } = await client.kv(
+      { key, isPrefix, place, consistency, ...question },
+      signal,
+    );
     return { index, content: pairs };
   }
 
@@ -90,8 +95,8 @@ function openKv(options: SourceOptions<KvConfig>): Source {
       const before = following?.latest;
       // docs/discoveries/consul-kv-absent.md
       const things = [key, ...known].map((name) => ({ resource: 'key' as const, name }));
-      await proveReadable(client, things, signal);
-      const query = { key, isPrefix, consistency: 'consistent', isExtra: true } as const;
+      await proveReadable(client, things, place, signal);
+      const query = { key, isPrefix, place, consistency: 'consistent', isExtra: true } as const;
       const { pairs } = await client.kv(query, signal);
       // Unless it has been answered meanwhile, which may be newer.
       if (following !== undefined && following.latest === before) following.latest = pairs;
