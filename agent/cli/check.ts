@@ -8,7 +8,7 @@ import { AdminError } from '../openresty/error.ts';
 import { identify } from '../openresty/lease.ts';
 import { createFinder, findUpstreams, listed, upstreamOf } from '../source/discover/rules.ts';
 import { subject } from '../source/discover/set.ts';
-import { describeSource, openSource, type SourceConfig } from '../source/source.ts';
+import { describeSource, openSource } from '../source/source.ts';
 import { entry } from '../state/document.ts';
 import { reason } from '../telemetry/log.ts';
 import { columns, type Output, outputLog } from './output.ts';
@@ -145,7 +145,7 @@ async function askForAll(client: ConsulClient, config: Config, output: Output): 
     }
   }
 
-  async function ask(upstream: string, source: SourceConfig): Promise<void> {
+  async function ask(upstream: string, { source, settings }: UpstreamConfig): Promise<void> {
     const log = outputLog(output);
     const remembered = () => ({});
     const options = {
@@ -157,13 +157,13 @@ async function askForAll(client: ConsulClient, config: Config, output: Output): 
       log,
       remembered,
     };
-    const opened = openSource(options);
+    const opened = openSource({ ...options, settings: () => settings });
     await attempt(upstream, async (signal) => {
       found.seen.set(upstream, await opened.summary(signal));
     }).finally(() => opened.stop());
   }
 
   if (config.discover.length > 0) await attempt(subject, discover);
-  await Promise.all([...upstreams].map(([name, { source }]) => ask(name, source)));
+  await Promise.all([...upstreams].map(([name, upstream]) => ask(name, upstream)));
   return found;
 }

@@ -194,7 +194,7 @@ async function readSources(
   const { prune, allowEmpty } = options;
   const faults: string[] = [];
   state.declare(upstreams, prune);
-  const sources = [...upstreams].flatMap(([name, { source, isTransient = false }]) => {
+  const sources = [...upstreams].flatMap(([name, { source, settings, isTransient = false }]) => {
     if (!names.includes(name)) return [];
     const { consistency = 'default' } = config.consul;
     const log = outputLog(output);
@@ -207,7 +207,7 @@ async function readSources(
       log,
       remembered,
     };
-    const opened = openSource({ ...given, client: consul });
+    const opened = openSource({ ...given, settings: () => settings, client: consul });
     return [{ name, isTransient, what: describeSource(source), source: opened }];
   });
   try {

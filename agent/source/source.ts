@@ -23,6 +23,8 @@ export interface SourceOptions<Config = SourceConfig> {
   wait: () => Waits;
   /** For what a person should know, and nothing hangs on. */
   log: FaultLog;
+  /** What the upstream says of itself, beside its source. */
+  settings: () => Settings;
   /** The last peers that are known, whoever said so. */
   remembered: () => Peers;
 }

@@ -150,6 +150,7 @@ export function createSources(options: SourcesOptions): Sources {
         consistency: consul.consistency ?? 'stale',
         wait: client.waits,
         log: faults,
+        settings: () => state.get(name)?.declared.settings ?? {},
         remembered: () => state.get(name)?.peers ?? {},
       });
       followed.set(name, { source, key: keyOf(upstream.source), abort: new AbortController() });

@@ -1,4 +1,4 @@
-import type { Peers } from './document.ts';
+import type { Peers, Settings } from './document.ts';
 
 /** What a source says of an upstream. */
 export interface Observation {
@@ -6,6 +6,8 @@ export interface Observation {
   instances: number;
   /** Those that serve. */
   peers: Peers;
+  /** Of the upstream, where it says nothing itself. */
+  settings?: Settings;
 }
 
 /** What a hold may know of the whole. */

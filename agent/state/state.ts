@@ -3,6 +3,7 @@ import type { Desired } from './desired.ts';
 import type { Peers, Settings, Upstream } from './document.ts';
 import type { Held, HoldKind, Observation, Overview } from './hold.ts';
 import * as kinds from './holds/kinds.ts';
+import { diff, type JsonObject } from './merge-patch.ts';
 
 /** An upstream that is to be kept. */
 export interface Declared {
@@ -20,6 +21,8 @@ export interface Known {
   declared: Declared;
   /** undefined: nothing is known, so what a target has stays. */
   peers: Peers | undefined;
+  /** What its source says of it, where it says nothing itself. */
+  settings: Settings;
   /** They come from Consul; else from a snapshot or a target, and never replace live state. */
   live: boolean;
   /** Whether the last observation had an instance; undefined before the first. */
@@ -109,7 +112,8 @@ export function createState(happened: (change: Change) => void): State {
   }
 
   function begin(name: string, declared: Declared, peers?: Peers): void {
-    upstreams.set(name, { declared, peers, live: false, shows: undefined, held: undefined });
+    const unknown = { settings: {}, live: false, shows: undefined, held: undefined };
+    upstreams.set(name, { declared, peers, ...unknown });
   }
 
   function isGone(name: string): boolean {
@@ -152,11 +156,15 @@ export function createState(happened: (change: Change) => void): State {
   }
 
   /** @returns what it changes of the peers */
-  function take(name: string, known: Known, { peers }: Observation): PeerChanges | undefined {
+  function take(
+    name: string,
+    known: Known,
+    { peers, settings = {} }: Observation,
+  ): PeerChanges | undefined {
     const changes = peerChanges(known.peers ?? {}, peers);
     known.held = undefined;
     holding.delete(name);
-    Object.assign(known, { peers, live: true });
+    Object.assign(known, { peers, settings, live: true });
     return changes;
   }
 
@@ -192,9 +200,10 @@ export function createState(happened: (change: Change) => void): State {
         if (isFirst) happened({ upstream: name, kind: 'observed', changes: undefined });
         return isFirst;
       }
-      const wasLive = known.live;
+      const { live: wasLive, settings } = known;
       const changes = take(name, known, observation);
-      const isNew = isFirst || !wasLive || changes !== undefined;
+      const isOther = diff(settings as JsonObject, known.settings as JsonObject) !== undefined;
+      const isNew = isFirst || !wasLive || isOther || changes !== undefined;
       if (isNew) happened({ upstream: name, kind: 'observed', changes });
       return isNew;
     },
@@ -235,7 +244,8 @@ export function createState(happened: (change: Change) => void): State {
       const known = upstreams.get(name);
       if (known === undefined) return undefined;
       const { declared, peers, live, shows } = known;
-      const { settings, isTransient } = declared;
+      const { isTransient } = declared;
+      const settings = { ...known.settings, ...declared.settings };
       if (isTransient && isGone(name)) return undefined;
       // One that was never seen is not made.
       const answered = shows !== undefined && !(isTransient && peers === undefined);

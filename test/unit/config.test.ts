@@ -51,6 +51,7 @@ test('a service on the command line is enough', () => {
       port: undefined,
       tagged_address: undefined,
       require_check: false,
+      settings_from: ['meta'],
       policy: { min_health: 'warning', panic_threshold: 0 },
     },
     holdFor: 60_000,
@@ -88,6 +89,7 @@ upstreams:
     meta_none: { broken: 'yes' }
     tagged_address: wan_ipv6
     require_check: true
+    settings_from: [meta, tags]
     datacenter: dc2
     namespace: team
     partition: east
@@ -155,6 +157,7 @@ upstreams:
       port: 'http',
       tagged_address: 'wan_ipv6',
       require_check: true,
+      settings_from: ['meta', 'tags'],
       policy: { min_health: 'passing', panic_threshold: undefined },
     },
     holdFor: 120_000,

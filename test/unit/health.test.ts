@@ -68,6 +68,7 @@ async function start(t: TestContext, options: Options): Promise<Followed> {
       consistency: 'default',
       wait: ownConnection().now,
       log: pino(lines),
+      settings: () => ({}),
       remembered: () => options.remembered ?? {},
     },
     options.lookup ?? (async () => ['10.0.0.9']),

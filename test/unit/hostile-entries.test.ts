@@ -7,6 +7,7 @@ import fc from 'fast-check';
 import { candidatesOf } from '../../agent/source/health/candidates.ts';
 import { readInstances } from '../../agent/source/health/instance.ts';
 import { createResolver } from '../../agent/source/health/resolver.ts';
+import { isSelected } from '../../agent/source/health/select.ts';
 import { serving } from '../../agent/source/health/serving.ts';
 import { peerChanges } from '../../agent/state/changes.ts';
 import type { Document } from '../../agent/state/document.ts';
@@ -24,6 +25,12 @@ function entry(id: string, port: number) {
     Checks: [],
   };
 }
+
+const reading = {
+  tagged_address: 'wan',
+  require_check: false,
+  settings_from: ['meta', 'tags'],
+} as const;
 
 const good = [entry('a', 1001), entry('z', 1002)];
 const addresses = ['10.0.0.5:1001', '10.0.0.5:1002'];
@@ -69,7 +76,7 @@ function object(members: [string, string][]): string {
 }
 
 const key = fc.oneof(
-  fc.constantFrom('zone', 'backup'),
+  fc.constantFrom('zone', 'backup', 'reloadless-weight', 'reloadless-zone', 'reloadless-balance'),
   fc.constantFrom('__proto__', 'constructor', 'toString', '\ud800', ''),
   fc.string({ unit: 'binary' }),
 );
@@ -90,6 +97,13 @@ const nearly = fc
     Port: mostly('1003', nasty),
     Weights: mostly('null', nasty),
     Meta: mostly('{}', meta, meta, nasty),
+    Tags: mostly('[]', nasty),
+    TaggedAddresses: mostly(
+      'null',
+      nasty,
+      nasty.map((value) => `{"wan":${value}}`),
+      nasty.map((value) => `{"wan":{"Address":"10.0.0.6","Port":${value}}}`),
+    ),
     Node: mostly('"n1"', nasty),
     NodeAddress: mostly('"10.0.0.1"', nasty),
     Checks: mostly(
@@ -131,9 +145,10 @@ test('any value beside two good instances: the two serve, and all that serves ma
       });
       const policy = { min_health: 'passing', panic_threshold: 0 } as const;
       const entries = [good[0], other, good[1]];
-      candidatesOf(entries, resolver);
+      candidatesOf(entries, resolver, {}, reading);
       await resolver.settled();
-      const { candidates, malformed, doubt } = candidatesOf(entries, resolver);
+      const found = candidatesOf(entries, resolver, {}, reading);
+      const { candidates, malformed, doubt, faults } = found;
       const { peers } = serving(candidates, policy);
       assert.equal(doubt, undefined);
       assert.deepEqual(
@@ -142,7 +157,7 @@ test('any value beside two good instances: the two serve, and all that serves ma
       );
       // What does not become a candidate is said.
       assert.equal(candidates.length + malformed.length, entries.length);
-      for (const line of malformed) {
+      for (const line of [...malformed, ...faults]) {
         assert(line.length < 1000, `a line of ${line.length}`);
         assert.doesNotMatch(line, /\p{Cc}/u);
       }
@@ -162,6 +177,22 @@ test('neither does the order of the answer matter', () => {
       const forth = readInstances([good[0], other, good[1]]);
       const back = readInstances([good[1], other, good[0]]);
       assert.deepEqual(forth, back);
+    }),
+    { ...runs, numRuns: runs.numRuns / 10 },
+  );
+});
+
+test('any value is selected or not', () => {
+  const selection = {
+    tags: ['a'],
+    tags_any: ['b'],
+    tags_none: ['c'],
+    meta: { d: '' },
+    meta_none: {},
+  };
+  fc.assert(
+    fc.property(anyEntry, (value) => {
+      assert.equal(isSelected(value, selection), false);
     }),
     { ...runs, numRuns: runs.numRuns / 10 },
   );

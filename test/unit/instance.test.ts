@@ -45,6 +45,7 @@ test('address, port, id and weight', () => {
     health: 'passing',
     peer: { weight: 10, id: 'web-1' },
     passing: 10,
+    balance: undefined,
   });
 });
 

@@ -35,6 +35,7 @@ async function start(t: TestContext, observed: () => void = () => {}) {
       consistency: 'stale',
       wait: client.waits,
       log: pino({ level: 'silent' }),
+      settings: () => ({}),
       remembered: () => ({}),
     },
     async () => ['10.0.0.9'],

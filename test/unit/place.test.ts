@@ -19,11 +19,12 @@ async function ask(t: TestContext, upstream: string, replies: Reply[]) {
   );
   const client = createConsulClient(consul);
   t.after(client.close);
-  const { source: config } = upstreams.get('web') ?? {};
-  assert(config !== undefined);
+  const { source: config, settings } = upstreams.get('web') ?? {};
+  assert(config !== undefined && settings !== undefined);
   const log = { debug() {}, info() {}, warn() {}, error() {} };
   const source = openSource({
     ...{ upstream: 'web', config, client, consistency: 'default', wait: client.waits, log },
+    settings: () => settings,
     remembered: () => ({}),
   });
   t.after(() => source.stop());

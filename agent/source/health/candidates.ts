@@ -1,5 +1,6 @@
 import { isIP } from 'node:net';
 import { peerAddress } from '../../state/address.ts';
+import type { Balance } from '../../state/balances.ts';
 import type { Peers } from '../../state/document.ts';
 import { type Instance, type Reading, readInstances } from './instance.ts';
 import type { Resolver } from './resolver.ts';
@@ -11,6 +12,10 @@ export interface Candidates {
   instances: number;
   /** One line for each instance that was left out. */
   malformed: string[];
+  /** One line for each setting of an instance that cannot be used. */
+  faults: string[];
+  /** How instances want the upstream to be balanced, those with the lowest ID first. */
+  balances: Balance[];
   /** Nothing may change as yet: none can be used before a look-up has ended. */
   awaits: boolean;
   /**
@@ -35,7 +40,7 @@ export function candidatesOf(
   earlier: Peers = {},
   reading?: Reading,
 ): Candidates {
-  const { instances, malformed } = readInstances(entries, reading);
+  const { instances, malformed, faults } = readInstances(entries, reading);
   const names = hostNames(instances);
   const { addresses, awaited } = resolver.resolve(names, earlierAddresses(instances, earlier));
   const candidates = toCandidates(instances, addresses);
@@ -46,6 +51,8 @@ export function candidatesOf(
     candidates,
     instances: entries.length,
     malformed,
+    faults,
+    balances: instances.flatMap(({ balance }) => balance ?? []),
     awaits,
     hasNames: names.length > 0,
     doubt:

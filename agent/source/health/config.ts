@@ -5,6 +5,7 @@ import { placeKeys } from '../place.ts';
 import type { SourceConfig } from '../source.ts';
 import type { Selection } from './select.ts';
 import type { HealthPolicy } from './serving.ts';
+import { type SettingsSource, settingsSources } from './settings.ts';
 
 export interface HealthConfig extends SourceConfig {
   readonly kind: 'health';
@@ -19,6 +20,7 @@ export interface HealthConfig extends SourceConfig {
   tagged_address: string | undefined;
   /** One without a check of its own does not serve. */
   require_check: boolean;
+  settings_from: readonly SettingsSource[];
   policy: HealthPolicy;
 }
 
@@ -51,6 +53,7 @@ export const instanceKeys = {
   meta_none: meta.exactOptional(),
   filter: anyText.exactOptional(),
   require_check: field.boolean.exactOptional(),
+  settings_from: z.array(field.oneOf(...settingsSources)).exactOptional(),
   min_health: field.oneOf('passing', 'warning').exactOptional(),
   panic_threshold: panicThreshold.exactOptional(),
 };
@@ -75,6 +78,7 @@ export function configure(
     port,
     tagged_address,
     require_check: written.require_check ?? false,
+    settings_from: written.settings_from ?? ['meta'],
     policy: {
       min_health: min_health ?? 'warning',
       panic_threshold: panic_threshold === 'off' ? undefined : (panic_threshold ?? 0),

@@ -15,6 +15,7 @@ import { readInstances } from './instance.ts';
 import { createResolver } from './resolver.ts';
 import { describeSelection, isSelected } from './select.ts';
 import { serving } from './serving.ts';
+import { balanceOf } from './settings.ts';
 
 /** What an answer shows. */
 interface Seen {
@@ -60,6 +61,7 @@ export function openHealth(
   const { upstream, config, client, consistency, wait, log } = options;
   const { service, place, filter, selection, policy } = config;
   const report = createReport(upstream, 'left out', log);
+  const sayFaults = createReport(upstream, 'not used', log);
   let panicked = false;
   const resolver = createResolver({
     lookup,
@@ -102,12 +104,14 @@ export function openHealth(
 
   /** @throws ConsulError when there are instances, and none of them can be used */
   function observation(found: Candidates): Observation {
-    const { doubt, candidates, instances, malformed } = found;
+    const { doubt, candidates, instances, malformed, faults } = found;
     if (doubt !== undefined) throw new ConsulError('consul/no-instance', doubt);
     const { peers, panic } = serving(candidates, policy);
     report(malformed);
     sayPanic(panic);
-    return { instances, peers };
+    const { balance, why } = balanceOf(found.balances, options.settings());
+    sayFaults([...faults, ...why]);
+    return { instances, peers, settings: balance === undefined ? {} : { balance } };
   }
 
   function sayPanic(panic: boolean): void {

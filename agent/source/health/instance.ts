@@ -1,12 +1,14 @@
 import { isIP } from 'node:net';
 import { z } from 'zod';
 import { peerAddress } from '../../state/address.ts';
+import type { Balance } from '../../state/balances.ts';
 import { entry, type Peer } from '../../state/document.ts';
 import * as field from '../../state/field-checks.ts';
 import { whyInvalid } from '../../util/invalid.ts';
 import { brief, clip, show } from '../../util/text.ts';
 import type { HealthConfig } from './config.ts';
 import type { Health } from './serving.ts';
+import { type OwnSettings, readSettings } from './settings.ts';
 
 /** What is used of one entry of `/v1/health/service`. */
 export interface Instance {
@@ -18,15 +20,21 @@ export interface Instance {
   peer: Peer;
   /** Its weight while it is passing. */
   passing: number;
+  /** How it wants its upstream to be balanced. */
+  balance: Balance | undefined;
 }
 
 /** How the entries of an answer are to be read; what is absent is as usual. */
-export type Reading = Partial<Pick<HealthConfig, 'port' | 'tagged_address' | 'require_check'>>;
+export type Reading = Partial<
+  Pick<HealthConfig, 'port' | 'tagged_address' | 'require_check' | 'settings_from'>
+>;
 
 interface Instances {
   instances: Instance[];
   /** One line for each entry that cannot be used. */
   malformed: string[];
+  /** One line for each setting of one that cannot be used. */
+  faults: string[];
 }
 
 const weight = field.integer(0, 65_535);
@@ -36,6 +44,8 @@ const namedPort = z.object({
   Port: field.integer(1, 65_535),
   Default: z.boolean().optional(),
 });
+
+const tags = z.array(z.string()).nullish().catch(null);
 
 const taggedAddress = z.object({ Address: z.string(), Port: field.integer(0, 65_535).optional() });
 
@@ -53,6 +63,7 @@ const entrySchema = z.object({
     Ports: z.array(namedPort).nullish(),
     Weights: z.object({ Passing: weight, Warning: weight }).nullish(),
     Meta: z.record(z.string(), z.string()).nullish(),
+    Tags: tags,
     TaggedAddresses: z.unknown().optional(),
   }),
   Checks: z.array(
@@ -69,10 +80,10 @@ type Entry = z.infer<typeof entrySchema>;
 /**
  * Reads the entries of an answer, in an order that does not depend on Consul's.
  * The address is the service's, else its node's (Consul's docs on service
- * registration). `zone` and `backup` are taken from the service's meta.
+ * registration).
  */
 export function readInstances(entries: unknown[], reading: Reading = {}): Instances {
-  const found: { node: string; instance: Instance }[] = [];
+  const found: { node: string; instance: Instance; faults: string[] }[] = [];
   const malformed: string[] = [];
   for (const raw of entries) {
     const { data, error } = entrySchema.safeParse(raw);
@@ -82,12 +93,16 @@ export function readInstances(entries: unknown[], reading: Reading = {}): Instan
       malformed.push(`${nameOf(raw)}: ${why}`);
       continue;
     }
-    const instance = toInstance(data, place, reading.require_check ?? false);
-    found.push({ node: data.Node.Node, instance });
+    const { Meta, Tags } = data.Service;
+    const own = readSettings(Meta ?? {}, Tags ?? [], reading.settings_from ?? ['meta']);
+    const faults = own.faults.map((fault) => `${nameOf(raw)}: ${fault}`);
+    const instance = toInstance(data, place, own, reading.require_check ?? false);
+    found.push({ node: data.Node.Node, instance, faults });
   }
   // An ID is unique on its node only.
   found.sort((a, b) => order(a.instance.id, b.instance.id) || order(a.node, b.node));
-  return { instances: found.map(({ instance }) => instance), malformed };
+  const instances = found.map(({ instance }) => instance);
+  return { instances, malformed, faults: found.flatMap(({ faults }) => faults) };
 }
 
 /** Where an instance says that it is. */
@@ -155,21 +170,20 @@ function isHostName(text: string): boolean {
 function toInstance(
   { Service, Checks }: Entry,
   { host, port = 0 }: Place,
+  own: OwnSettings,
   requireCheck: boolean,
 ): Instance {
   const isUnchecked = requireCheck && !Checks.some(({ ServiceID }) => ServiceID === Service.ID);
   const health = aggregate(Checks, isUnchecked);
   const weights = Service.Weights ?? { Passing: 1, Warning: 1 };
-  const { zone, backup } = Service.Meta ?? {};
   const peer: Peer = {
     weight: health === 'warning' ? weights.Warning : weights.Passing,
     // For people only, so it may be shortened.
     id: clip(Service.ID, 255),
+    ...own.peer,
   };
-  if (zone !== undefined && field.zone.safeParse(zone).success) peer.zone = zone;
-  if (backup === 'true') peer.backup = true;
-  const { Passing: passing } = weights;
-  return { id: Service.ID, host, port, health, peer, passing };
+  const { weight: passing = weights.Passing } = own.peer;
+  return { id: Service.ID, host, port, health, peer, passing, balance: own.balance };
 }
 
 /** The worst check counts; maintenance is a check of a reserved name (api.HealthChecks.AggregatedStatus). */
