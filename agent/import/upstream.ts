@@ -257,6 +257,7 @@ function finish(name: string, statement: Statement, reading: Reading, context: C
     name,
     statement,
     fields: {
+      ...storedAt(upsync?.prefix, name),
       ...(asked !== name && listed === undefined && { service: asked }),
       ...(tags.length > 0 && { tags }),
       ...(service?.min_health === 'passing' && { min_health: 'passing' }),
@@ -268,6 +269,12 @@ function finish(name: string, statement: Statement, reading: Reading, context: C
     consul: upsync?.consul,
     kept: reading.kept,
   };
+}
+
+/** @returns what says that the peers are in KV, below `upstreams/` and the name unless it is said */
+function storedAt(prefix: string | undefined, name: string): Record<string, unknown> {
+  if (prefix === undefined) return {};
+  return { source: 'kv', ...(prefix !== `upstreams/${name}/` && { prefix }) };
 }
 
 /** @param isFixed whether it is registered by hand, with its weight and the like */

@@ -8,6 +8,8 @@ export interface Upsync {
   statement: Statement;
   /** undefined: its peers come from elsewhere, which is said. */
   service: Service | undefined;
+  /** Of the keys that its peers are in; undefined: they are in none. */
+  prefix: string | undefined;
   consul: string | undefined;
   defaults: Defaults;
 }
@@ -27,6 +29,7 @@ export function readUpsync(
   lost: (statement: Statement, what: string, why: string) => void,
 ): Upsync {
   const [address = '', ...rest] = statement.args;
+  const none = { statement, service: undefined, prefix: undefined, defaults };
   const [, host, kind, path = ''] =
     /^([^/]+)\/v1\/(kv|catalog\/service|health\/service)\/(.+?)\/?$/.exec(address) ?? [];
   const type = rest.find((text) => text.startsWith('upsync_type='))?.slice(12) ?? 'consul';
@@ -37,28 +40,25 @@ export function readUpsync(
   };
   if (host === undefined || entry(forms, type) !== kind) {
     lost(statement, nameOf(statement), `${type}: only Consul is a source`);
-    return { statement, service: undefined, consul: undefined, defaults };
+    return { ...none, consul: undefined };
   }
   const consul = `http://${host}`;
   if (readEndpoint(consul) === undefined) {
     lost(statement, nameOf(statement), `"${host}" is not the address of a Consul`);
-    return { statement, service: undefined, consul: undefined, defaults };
+    return { ...none, consul: undefined };
   }
-  if (kind === 'kv') {
-    lost(statement, nameOf(statement), 'its peers are in the KV store: register them as services');
-    return { statement, service: undefined, consul, defaults };
-  }
+  if (kind === 'kv') return { ...none, prefix: `${path}/`, consul };
   const [, service = '', tag] = /^([\w.-]+)(?:\?tag=([\w.-]+))?$/.exec(path) ?? [];
   if (service === '') {
     lost(statement, nameOf(statement), `"${path}" is not the name of a service`);
-    return { statement, service: undefined, consul, defaults };
+    return { ...none, consul };
   }
   if (kind === 'catalog/service') {
     const why = 'it takes every instance; here those that are critical never serve';
     lost(statement, nameOf(statement), why);
   }
   return {
-    statement,
+    ...none,
     service: {
       service,
       tags: tag === undefined ? [] : [tag],
@@ -67,6 +67,5 @@ export function readUpsync(
       lost: [],
     },
     consul,
-    defaults,
   };
 }
