@@ -220,7 +220,7 @@ export function createConsulClient(
       const path = `/health/service/${encodeURIComponent(service)}`;
       const read = { path, filter, known, isWhole: true, expected: 'list' } as const;
       // The doorbells are of the configured place.
-      const isElsewhere = Object.keys(query.place ?? {}).length > 0;
+      const isElsewhere = Object.values(query.place ?? {}).some((value) => value !== undefined);
       const watched = query.isWatch && !isElsewhere ? service : undefined;
       const { index, body, digest } = await ask(read, query, signal, watched).catch((error) => {
         throw filter !== undefined && isInvalid(error) ? refusedFilter(filter, error) : error;
