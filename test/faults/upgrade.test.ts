@@ -50,37 +50,57 @@ const fresh = new HttpAgent({ keepAlive: false });
 /** Asks on fresh connections, several at once, until it is stopped. */
 class Traffic {
   readonly answers: Answer[] = [];
+  readonly #url: string;
   #running = true;
   readonly #done: Promise<unknown>;
 
   constructor(nginx: Nginx) {
-    this.#done = Promise.all(Array.from({ length: 4 }, () => this.#ask(nginx)));
+    this.#url = `${nginx.url}/x`;
+    this.#done = Promise.all(Array.from({ length: 4 }, () => this.#askOn()));
   }
 
-  async #ask(nginx: Nginx): Promise<void> {
-    while (this.#running) {
-      const at = Date.now();
-      const answer = await got(`${nginx.url}/x`, {
-        agent: { http: fresh },
-        retry: { limit: 0 },
-        throwHttpErrors: false,
-      }).catch(reason);
-      if (typeof answer === 'string') {
-        this.answers.push({ at, worker: 0, text: answer });
-        continue;
-      }
-      const { statusCode, headers, body } = answer;
-      const text = statusCode === 200 ? body.trim() : String(statusCode);
-      this.answers.push({ at, worker: Number(headers['x-worker']), text });
+  async #askOn(): Promise<void> {
+    while (this.#running) await this.#ask();
+  }
+
+  async #ask(): Promise<void> {
+    const at = Date.now();
+    const answer = await got(this.#url, {
+      agent: { http: fresh },
+      retry: { limit: 0 },
+      throwHttpErrors: false,
+    }).catch(reason);
+    if (typeof answer === 'string') {
+      this.answers.push({ at, worker: 0, text: answer });
+      return;
     }
+    const { statusCode, headers, body } = answer;
+    const text = statusCode === 200 ? body.trim() : String(statusCode);
+    this.answers.push({ at, worker: Number(headers['x-worker']), text });
   }
 
   /** Waits until each of the workers has answered a request asked from now on. */
   async reaches(workers: number[]): Promise<void> {
     const now = Date.now();
-    await until(`all workers answer ${workers}`, () => {
-      const seen = new Set(this.answers.filter(({ at }) => at >= now).map(({ worker }) => worker));
-      return workers.every((pid) => seen.has(pid));
+    await this.untilAll(workers, 'answer', ({ at }) => at >= now);
+  }
+
+  /**
+   * Waits until each of the workers has given such an answer. Asks in bursts: of
+   * few connections at a time, a worker that is quick takes all on a busy machine.
+   */
+  async untilAll(
+    workers: number[],
+    what: string,
+    isMeant: (answer: Answer) => boolean,
+  ): Promise<void> {
+    await until(`all of the workers ${workers} ${what}`, async () => {
+      const seen = new Set(this.answers.filter(isMeant).map(({ worker }) => worker));
+      const others = workers.filter((pid) => !seen.has(pid));
+      if (others.length === 0) return true;
+      await Promise.all(Array.from({ length: 24 }, () => this.#ask()));
+      const count = (pid: number) => this.answers.filter(({ worker }) => worker === pid).length;
+      throw new Error(`not ${others.map((pid) => `${pid} of ${count(pid)} answers`)}`);
     });
   }
 
@@ -165,11 +185,7 @@ async function scene(t: TestContext, options: Partial<NginxOptions>): Promise<Sc
 
 /** Waits until each of the workers has sent a request to the backend. */
 async function serves(traffic: Traffic, workers: number[], name: string): Promise<void> {
-  await until(`all workers serve by ${name}`, () => {
-    return workers.every((pid) => {
-      return traffic.answers.some(({ worker, text }) => worker === pid && text === name);
-    });
-  });
+  await traffic.untilAll(workers, `serve by ${name}`, ({ text }) => text === name);
 }
 
 /** Asks until both generations have answered. @returns the pids of the agents that have their leases */
