@@ -3,14 +3,8 @@ import './util/frugal.ts';
 
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
-import { type ByHandOptions, fieldForm, readFields, sayByHand } from './cli/by-hand.ts';
-import { check } from './cli/check.ts';
-import { importFiles } from './cli/import.ts';
+import type { ByHandOptions, Word } from './cli/by-hand.ts';
 import { flush, terminal, writeErr, writeOut } from './cli/output.ts';
-import { grace, run } from './cli/run.ts';
-import { showSnapshot, verifySnapshot } from './cli/snapshot.ts';
-import { status } from './cli/status.ts';
-import { sync } from './cli/sync.ts';
 import { durationForm, parseDuration } from './config/duration.ts';
 import { ConfigError } from './config/error.ts';
 import { logLevels } from './config/file-schema.ts';
@@ -63,7 +57,12 @@ function withCommonFlags(command: Command): Command {
     .addOption(new Option('--log-format <format>', 'of the log').choices(['json', 'pretty']));
 }
 
-/** @param done takes the exit code, and how long output may still take, in ms */
+/**
+ * A command is loaded when it is given: what `run` does not need would stay in
+ * its memory for as long as it runs.
+ *
+ * @param done takes the exit code, and how long output may still take, in ms
+ */
 function createProgram(done: (code: number, most?: number) => void): Command {
   const manifest = new URL('../package.json', import.meta.url);
   const { version } = JSON.parse(readFileSync(manifest, 'utf8')) as { version: string };
@@ -75,7 +74,10 @@ function createProgram(done: (code: number, most?: number) => void): Command {
 
   withCommonFlags(program.command('run'))
     .description('watch Consul and push every change, until stopped')
-    .action(async (flags: Flags) => done(await run(flags), grace));
+    .action(async (flags: Flags) => {
+      const { grace, run } = await import('./cli/run.ts');
+      done(await run(flags), grace);
+    });
 
   withCommonFlags(program.command('sync'))
     .description('bring OpenResty to what Consul says now, then exit')
@@ -87,6 +89,7 @@ function createProgram(done: (code: number, most?: number) => void): Command {
     .action(async (given: SyncFlags) => {
       const { prune = false, allowEmpty = false, dryRun = false, exitCode = false } = given;
       const options = { prune, allowEmpty, dryRun, exitCode, timeout: given.timeout };
+      const { sync } = await import('./cli/sync.ts');
       done(await sync(given, options, terminal));
     });
 
@@ -94,6 +97,7 @@ function createProgram(done: (code: number, most?: number) => void): Command {
     .description('print what is live in OpenResty')
     .option('--json', 'as the admin endpoint answers')
     .action(async ({ json = false, ...flags }: Flags & { json?: boolean }) => {
+      const { status } = await import('./cli/status.ts');
       done(await status(flags, json, terminal));
     });
 
@@ -106,51 +110,66 @@ function createProgram(done: (code: number, most?: number) => void): Command {
     byHand(command)
       .option('--for <duration>', 'after which it ends', seconds)
       .option('--note <text>', 'for people');
+  const say = async (upstream: string, peer: string, word: Word | null, flags: ByHandFlags) => {
+    const { sayByHand } = await import('./cli/by-hand.ts');
+    done(await sayByHand(flags, { upstream, peer }, word, flags, terminal));
+  };
 
   saying(program.command(`drain ${ofPeer}`))
     .description('let a peer take no new requests, whatever Consul says')
-    .action(async (upstream: string, peer: string, flags: ByHandFlags) => {
-      done(await sayByHand(flags, { upstream, peer }, { drain: true }, flags, terminal));
-    });
+    .action((upstream: string, peer: string, flags: ByHandFlags) =>
+      say(upstream, peer, { drain: true }, flags),
+    );
   byHand(program.command(`undrain ${ofPeer}`))
     .description('take that back')
-    .action(async (upstream: string, peer: string, flags: ByHandFlags) => {
-      done(await sayByHand(flags, { upstream, peer }, { drain: null }, flags, terminal));
-    });
+    .action((upstream: string, peer: string, flags: ByHandFlags) =>
+      say(upstream, peer, { drain: null }, flags),
+    );
   saying(program.command(`set ${ofPeer} <field=value...>`))
     .description('set weight, down, max_conns and so on of a peer; field= takes it back')
     .action(async (upstream: string, peer: string, texts: string[], flags: ByHandFlags) => {
+      const { fieldForm, readFields } = await import('./cli/by-hand.ts');
       const word = readFields(texts);
       if (word === undefined) throw new ConfigError(`set: expected ${fieldForm}`);
-      done(await sayByHand(flags, { upstream, peer }, word, flags, terminal));
+      await say(upstream, peer, word, flags);
     });
   byHand(program.command(`clear ${ofPeer}`))
     .description('take all back that was said of a peer')
-    .action(async (upstream: string, peer: string, flags: ByHandFlags) => {
-      done(await sayByHand(flags, { upstream, peer }, null, flags, terminal));
-    });
+    .action((upstream: string, peer: string, flags: ByHandFlags) =>
+      say(upstream, peer, null, flags),
+    );
 
   withCommonFlags(program.command('check'))
     .description('check the configuration, and print what Consul and the targets say')
     .option('--offline', 'ask neither Consul nor a target')
     .action(async ({ offline = false, ...flags }: Flags & { offline?: boolean }) => {
+      const { check } = await import('./cli/check.ts');
       done(await check(flags, offline, terminal));
     });
 
   program
     .command('import <file...>')
     .description('read configurations of nginx, and print reloadless.yml and the lines of nginx')
-    .action((files: string[]) => done(importFiles(files, terminal)));
+    .action(async (files: string[]) => {
+      const { importFiles } = await import('./cli/import.ts');
+      done(importFiles(files, terminal));
+    });
 
   const snapshot = program.command('snapshot').description('look at a snapshot file');
   snapshot
     .command('show <file>')
     .description('print its document')
-    .action((file: string) => done(showSnapshot(file, terminal)));
+    .action(async (file: string) => {
+      const { showSnapshot } = await import('./cli/snapshot.ts');
+      done(showSnapshot(file, terminal));
+    });
   snapshot
     .command('verify <file>')
     .description('say whether it is whole')
-    .action((file: string) => done(verifySnapshot(file, terminal)));
+    .action(async (file: string) => {
+      const { verifySnapshot } = await import('./cli/snapshot.ts');
+      done(verifySnapshot(file, terminal));
+    });
   return program;
 }
 
