@@ -2,11 +2,15 @@
 // Node, bare-loop.mjs, which does the same blocking query and the same PATCH.
 // Between the two stands the same loop by the packages that the agent is made of
 // (packages-loop.mjs). All of them are up at once, each with a service and
-// upstreams of its own, and take turns. At last what an idle agent with a large table costs.
+// upstreams of its own, and take turns. Before the rounds each has changes for a
+// minute: a change costs all of them half as much again until V8 has compiled what
+// often runs. At last what an idle agent with a large table costs.
 //
-//   npm run bench:cost -- [--rounds 6] [--seconds 5] [--idle 60] [--agents other/dist/main.js]
+//   npm run bench:cost -- [--warm-up 60] [--rounds 6] [--seconds 5] [--idle 60]
+//                         [--agents other/dist/main.js]
 //
 // --agents names other builds (comma-separated) to be measured beside this one.
+import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
 import { Agent, request } from 'node:http';
@@ -20,18 +24,19 @@ import { checkout } from '../stack/install.mjs';
 import { Nginx } from '../stack/nginx.ts';
 import { start, stop, until } from '../stack/process.ts';
 import { authorization, tokenFile } from '../stack/token.ts';
-import { measureLargeTable } from './large-table.ts';
 import { percentile, spread } from './statistics.ts';
 import { cpuMs, residentMiB } from './usage.ts';
 
 const { values: options } = parseArgs({
   options: {
+    'warm-up': { type: 'string', default: '60' },
     rounds: { type: 'string', default: '6' },
     seconds: { type: 'string', default: '5' },
     idle: { type: 'string', default: '60' },
     agents: { type: 'string', default: '' },
   },
 });
+const warmUp = Number(options['warm-up']);
 const [rounds, seconds, idle] = [options.rounds, options.seconds, options.idle].map(Number) as [
   number,
   number,
@@ -137,9 +142,9 @@ async function register(name: string, i: number, weight: number): Promise<void> 
 }
 
 /** Changes one instance after the other, `changesPerSecond` times a second. */
-async function change(name: string, round: number): Promise<number> {
+async function change(name: string, round: number, time = seconds): Promise<number> {
   const began = performance.now();
-  const changes = seconds * changesPerSecond;
+  const changes = time * changesPerSecond;
   for (let i = 0; i < changes; i += 1) {
     const due = began + (i * 1000) / changesPerSecond;
     if (due > performance.now()) await sleep(due - performance.now());
@@ -155,8 +160,9 @@ async function measureChanges(sidecars: Sidecar[]): Promise<void> {
     sidecar.pid = run(command([name]));
     await until(`${name} serves`, async () => (await timed(name)) > 0);
   }
+  for (const { name } of sidecars) await change(name, 0, warmUp);
   const quiet: number[] = [];
-  for (let round = 0; round <= rounds; round += 1) {
+  for (let round = 1; round <= rounds; round += 1) {
     const turn = sidecars.map((_, i) => sidecars[(i + round) % sidecars.length] as Sidecar);
     for (const sidecar of turn) {
       const calm = await load(sidecar.name);
@@ -165,8 +171,6 @@ async function measureChanges(sidecars: Sidecar[]): Promise<void> {
       const changes = await change(sidecar.name, round);
       const p99 = await loaded;
       await sleep(300);
-      // The first round warms up.
-      if (round === 0) continue;
       quiet.push(calm);
       sidecar.perChange.push((cpuMs(sidecar.pid) - before) / changes);
       sidecar.p99.push(p99 - calm);
@@ -174,7 +178,7 @@ async function measureChanges(sidecars: Sidecar[]): Promise<void> {
   }
   const bare = sidecars[0] as Sidecar;
   process.stdout.write(
-    `${rounds} rounds of ${seconds} s, ${changesPerSecond} changes a second of a service of ${instances} instances\n` +
+    `${rounds} rounds of ${seconds} s, ${changesPerSecond} changes a second of a service of ${instances} instances, after ${warmUp} s of them\n` +
       `requests' p99 without changes: ${spread(quiet, 2)} ms\n` +
       row('', 'CPU ms a change', 'of bare', 'p99 + ms', 'RSS MiB', 'of bare'),
   );
@@ -229,8 +233,10 @@ try {
   await measureChanges(sidecars);
   await Promise.all(ended.splice(0).map((end) => end()));
   await measureIdle(sidecars);
-  const percent = await measureLargeTable(folder, idle);
-  process.stdout.write(`5,000 upstreams of 20 peers, idle: ${percent.toFixed(2)} % of a core\n`);
+  const largeTable = join(checkout, 'test/bench/large-table.ts');
+  execFileSync(process.execPath, ['--import', 'tsx', largeTable, options.idle], {
+    stdio: 'inherit',
+  });
 } finally {
   for (const end of ended) await end();
   await nginx.stop();
