@@ -2,9 +2,9 @@
 // Node, bare-loop.mjs, which does the same blocking query and the same PATCH.
 // Between the two stands the same loop by the packages that the agent is made of
 // (packages-loop.mjs). All of them are up at once, each with a service and
-// upstreams of its own, and take turns. Before the rounds each has changes for a
-// minute: a change costs all of them half as much again until V8 has compiled what
-// often runs. At last what an idle agent with a large table costs.
+// upstreams of its own, and take turns, after a minute of changes for each
+// (docs/discoveries/first-minutes.md). At last what an idle agent with a large
+// table costs.
 //
 //   npm run bench:cost -- [--warm-up 60] [--rounds 6] [--seconds 5] [--idle 60]
 //                         [--agents other/dist/main.js]

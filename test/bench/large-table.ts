@@ -74,7 +74,7 @@ try {
   );
   reader.close();
   await sleep(5000);
-  // V8 collects what the push has left once little is done.
+  // V8 collects what the push has left: docs/discoveries/quiet-collections.md.
   const first = await measure();
   const then = await measure();
   process.stdout.write(
