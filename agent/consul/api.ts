@@ -200,6 +200,13 @@ export function createConsulClient(
     }
   }
 
+  /** Whether a place is the configured one, said or not. */
+  function isHere(place: Place = {}): boolean {
+    const configured: Place = config;
+    const said = Object.entries(placeIn(config, place)) as [keyof Place, string | undefined][];
+    return said.every(([key, value]) => value === configured[key]);
+  }
+
   /** A token may have been replaced: the next request takes the one that the file has now. */
   function takeNewToken(error: unknown): void {
     if (!(error instanceof ConsulError) || error.code !== 'consul/refused') return;
@@ -220,8 +227,7 @@ export function createConsulClient(
       const path = `/health/service/${encodeURIComponent(service)}`;
       const read = { path, filter, known, isWhole: true, expected: 'list' } as const;
       // The doorbells are of the configured place.
-      const isElsewhere = Object.values(query.place ?? {}).some((value) => value !== undefined);
-      const watched = query.isWatch && !isElsewhere ? service : undefined;
+      const watched = query.isWatch && isHere(query.place) ? service : undefined;
       const { index, body, digest } = await ask(read, query, signal, watched).catch((error) => {
         throw filter !== undefined && isInvalid(error) ? refusedFilter(filter, error) : error;
       });

@@ -9,6 +9,7 @@ import { createConsulClient } from '../../agent/consul/api.ts';
 import { repeatBlockingQuery } from '../../agent/consul/blocking-query.ts';
 import { createCrowd } from '../../agent/consul/crowd.ts';
 import { listedChecks, otherChecks, shownBy } from '../../agent/consul/doorbells/checks.ts';
+import type { Place } from '../../agent/consul/transport.ts';
 import { until } from '../stack/process.ts';
 import { close, listen } from '../stack/server.ts';
 
@@ -96,10 +97,16 @@ interface Followed {
 }
 
 /** Follows services until the test ends. */
-function follow(t: TestContext, played: Played, count: number, max_connections = 8): Followed {
+function follow(
+  t: TestContext,
+  played: Played,
+  count: number,
+  max_connections = 8,
+  place: (service: string) => Place = () => ({}),
+): Followed {
   const followed: Followed = { said: [], answers: new Map(), states: new Map(), errors: [] };
   const { said, answers, states, errors } = followed;
-  const file = { consul: { address: played.address, max_connections } };
+  const file = { consul: { address: played.address, max_connections, datacenter: 'dc1' } };
   const { consul } = resolveConfig({ service: ['web'] }, {}, file);
   const client = createConsulClient(consul, undefined, (line, isWhole) => {
     said.push(`${isWhole ? '' : 'ERROR '}${line}`);
@@ -111,7 +118,8 @@ function follow(t: TestContext, played: Played, count: number, max_connections =
     t.after(() => abort.abort());
     repeatBlockingQuery<unknown[]>({
       async ask(question, signal) {
-        const query = { service, filter: undefined, consistency: 'stale', ...question } as const;
+        const asked = { service, filter: undefined, place: place(service), ...question };
+        const query = { ...asked, consistency: 'stale' } as const;
         const { index, entries } = await client.health(query, signal);
         return { index, content: entries };
       },
@@ -333,4 +341,43 @@ test('what is malformed in an answer is passed over', () => {
   listedChecks([...odd, ...checks]);
   const nodes = odd.map((one) => ({ Node: one, Checks: one }));
   shownBy([...odd, ...nodes, { Node: { Node: { toString: 1 } }, Checks: [...odd, ...checks] }]);
+});
+
+test('a place that is as configured is carried, said or not; another has queries of its own', async (t) => {
+  const played = await Played.start(t, 20);
+  const places: Record<string, Place> = {
+    s0: { datacenter: 'dc1', namespace: undefined },
+    s1: { datacenter: 'dc2' },
+    s2: { peer: 'cloud' },
+  };
+  const nowhere = { datacenter: undefined, namespace: undefined };
+  const { said, answers } = follow(t, played, 20, 12, (service) => places[service] ?? nowhere);
+  await until('all are answered', () => answers.size === 20);
+  await until('it is a crowd', () => said.some((line) => line.includes('by doorbells')));
+  const own = () => {
+    const held = [...played.requests].filter(({ pathname, searchParams }) => {
+      return pathname.startsWith('/v1/health/service/') && searchParams.has('index');
+    });
+    return held.filter(({ searchParams }) => {
+      return searchParams.get('dc') !== 'dc1' || searchParams.has('peer');
+    });
+  };
+  await until('s1 and s2 hold queries of their own', () => own().length === 2);
+  assert.deepEqual(
+    own()
+      .map(({ pathname }) => pathname.split('/').at(-1))
+      .sort(),
+    ['s1', 's2'],
+  );
+  await until('the bell is held', () => {
+    return played.requests.some(({ pathname, searchParams }) => {
+      return pathname.endsWith('/state/critical') && searchParams.has('index');
+    });
+  });
+  for (const name of ['s0', 's5']) played.set(name, 6, 'critical');
+  const from = played.requests.length;
+  played.ring([check('s0', 6), check('s5', 6)]);
+  await until('those that rang are read', () => {
+    return ['s0', 's5'].every((name) => played.asked(from).includes(`health/service/${name}`));
+  });
 });
