@@ -159,6 +159,8 @@ export function createDoorbells(options: DoorbellsOptions): Doorbells {
     if (missed !== undefined) return Promise.resolve(missed);
     // No bell can name it as yet.
     if (shown === undefined) return Promise.resolve({ why: 'time' });
+    // Of those who share a query, one may ask from an older index than another.
+    listener.waiting?.end({ why: 'time' });
     return new Promise((resolve, reject) => {
       const over = () => {
         clearTimeout(timer);
