@@ -18,6 +18,7 @@ local inflight = require("reloadless.shared.inflight")
 local listeners = require("reloadless.admin.listeners")
 local random_bytes = require("reloadless.shared.random_bytes")
 local snapshot = require("reloadless.boot.snapshot")
+local state = require("reloadless.boot.state")
 local writer = require("reloadless.table.write")
 
 local _M = {
@@ -30,6 +31,7 @@ local _M = {
 
 local option_types = {
     snapshot = "string",
+    state = "string",
     token_file = "string",
     admin_listen = "table",
     allow = "table",
@@ -104,11 +106,13 @@ end
 
 --- Starts Reloadless; once, in init_by_lua.
 -- @param options all optional: snapshot, the path of the file that fills an
---   empty table; token_file, the path of the admin API's bearer token, without
---   which TCP is closed; admin_listen, where the admin API listens, and an
---   upgraded nginx finds the table of the old one; allow, CIDR
---   blocks within which peers must lie; max_body, the bytes that a request to
---   the admin API may have (default: those of the dict, at least 1 MiB)
+--   empty table; state, the path of the file that keeps what people have said
+--   over a restart, in a folder that workers may write; token_file, the path of
+--   the admin API's bearer token, without which TCP is closed; admin_listen,
+--   where the admin API listens, and an upgraded nginx finds the table of the
+--   old one; allow, CIDR blocks within which peers must lie; max_body, the
+--   bytes that a request to the admin API may have (default: those of the dict,
+--   at least 1 MiB)
 -- @raise when an option is wrong or a shared dict is missing. Files that are
 --   missing or damaged raise nothing: nginx starts, and the log says so.
 function _M.init(options)
@@ -137,16 +141,15 @@ function _M.init(options)
 
     counters.init()
     inflight.init()
+    state.init(options.state)
     if not is_new then
         return
     end
     local function fill(body, name)
         return snapshot.fill(body, name, refuse)
     end
-    if not generations.load(options.admin_listen or {}, token, fill)
-       and options.snapshot
-    then
-        snapshot.load(options.snapshot, refuse)
+    if not generations.load(options.admin_listen or {}, token, fill) then
+        snapshot.load(options.snapshot, options.state, refuse)
     end
 end
 
@@ -158,6 +161,7 @@ function _M.init_worker()
     math.randomseed((a * 65536 + b * 256 + c) * 1000 + ngx.worker.pid())
 
     writer.watch_ends()
+    state.watch()
     counters.init_worker()
     inflight.init_worker(balancer.is_limited)
 end

@@ -16,21 +16,25 @@ end
 
 local clock = { now = 1000 }
 
+-- CRC-32 of ISO 3309, as nginx has it
+local function crc32(text)
+    local crc = -1
+    for i = 1, #text do
+        local byte = bit.band(bit.bxor(crc, text:byte(i)), 255)
+        crc = bit.bxor(crc_of_byte[byte], bit.rshift(crc, 8))
+    end
+    return bit.bxor(crc, -1) % 2 ^ 32
+end
+
+
 rawset(_G, "ngx", {
     get_phase = function()
         return "init"
     end,
     null = require("cjson").null,
     shared = { reloadless_inflight = {} },
-    -- CRC-32 of ISO 3309, as nginx has it
-    crc32_short = function(text)
-        local crc = -1
-        for i = 1, #text do
-            local byte = bit.band(bit.bxor(crc, text:byte(i)), 255)
-            crc = bit.bxor(crc_of_byte[byte], bit.rshift(crc, 8))
-        end
-        return bit.bxor(crc, -1) % 2 ^ 32
-    end,
+    crc32_long = crc32,
+    crc32_short = crc32,
     -- for specs: the time that the clock gives
     clock = clock,
 })

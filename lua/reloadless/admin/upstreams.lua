@@ -6,6 +6,7 @@ local dict = require("reloadless.table.dict")
 local document = require("reloadless.table.document")
 local dump = require("reloadless.table.dump")
 local requests = require("reloadless.admin.request")
+local state = require("reloadless.boot.state")
 local writer = require("reloadless.table.write")
 
 local concat = table.concat
@@ -60,6 +61,12 @@ local function write(request, jobs, whole)
     if not result then
         ngx.header["ETag"] = dict.etag(dict.version())
         return err
+    end
+
+    -- before the answer: what was answered outlives a nginx that is killed
+    if result.is_kept or not result.changed[1] then
+        local _, why = state.save()
+        ngx.header["Reloadless-Saved"] = why and "no; " .. why
     end
 
     ngx.header["ETag"] = dict.etag(result.version)

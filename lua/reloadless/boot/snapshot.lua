@@ -1,72 +1,24 @@
--- The snapshot file, read at boot: line 1 a JSON header {"format":1,
--- "saved_at":…,"length":…,"crc32":…} about line 2, the document. The agent's
--- reader, agent/snapshot/format.ts, has the same rules: the cases of
--- test/cases/snapshots.json are run through both.
+-- The snapshot file, read at boot, and with it what people have said: one write
+-- of both, so that no request finds the one without the other.
 
 local deal = require("reloadless.boot.deal")
 local dict = require("reloadless.table.dict")
 local document = require("reloadless.table.document")
 local file = require("reloadless.boot.file")
-local json = require("reloadless.table.json")
+local format = require("reloadless.boot.format")
+local state = require("reloadless.boot.state")
 local writer = require("reloadless.table.write")
 
 local floor = math.floor
 local ipairs = ipairs
-local match = string.match
 local max = math.max
 local min = math.min
-local sub = string.sub
-local type = type
+local tostring = tostring
 
 local _M = {}
 
-local most_bytes = 64 * 1024 * 1024
 -- Lines of the log about what is left out.
 local most_lines = 10
-
-local time = [[\A\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])]]
-             .. [[T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d+)?Z\z]]
-
-
-local function decode_header(line)
-    local header = line and json.decode(line)
-    if type(header) ~= "table" or header.format ~= 1 then
-        return nil, "its first line is not a header of format 1"
-    end
-    if type(header.saved_at) ~= "string"
-       or not ngx.re.find(header.saved_at, time, "jo")
-    then
-        return nil, "its saved_at is not a time such as"
-                    .. " 2026-01-31T12:00:00.000Z"
-    end
-    return header
-end
-
-
--- @return the document, or nil and why not
-local function decode(content)
-    local line = match(content, "^([^\n]*)\n")
-    local header, err = decode_header(line)
-    if not header then
-        return nil, err
-    end
-
-    local body = sub(content, #line + 2, -2)
-    if #body ~= header.length or sub(content, -1) ~= "\n" then
-        return nil, "it has " .. #content - #line - 1 .. " bytes behind its"
-                    .. " first line: expected " .. tostring(header.length)
-                    .. ", as the header says, and a newline"
-    end
-    if ngx.crc32_long(body) ~= header.crc32 then
-        return nil, "its document does not match the header's crc32"
-    end
-
-    local value, problem = json.decode(body)
-    if value == nil then
-        return nil, (problem.pointer or "") .. " " .. problem.detail
-    end
-    return value
-end
 
 
 local function write(jobs, is_trial)
@@ -153,24 +105,9 @@ local function give_up(name, why)
 end
 
 
---- Fills the table, which must be empty. Of the document what is wrong is left
--- out alone, and so is what does not fit: each upstream has as many of its
--- peers as every other one before one of them has more.
--- @param body what JSON gave
--- @param name of where it is from, for the log
--- @param refuse as document.sift takes it
--- @return whether the table has it now
-function _M.fill(body, name, refuse)
-    local jobs, left_out = document.sift(body, refuse)
-    if not jobs then
-        return give_up(name, left_out.pointer .. " " .. left_out.detail)
-    end
-    local lines = {}
-    for i, wrong in ipairs(left_out) do
-        lines[i] = "left out: " .. wrong.pointer .. " " .. wrong.detail
-    end
-    log_some(lines, name .. ": ")
-
+-- Writes jobs into the table, which must be empty.
+-- @return whether the table has them now, and whether it has all
+local function fill(jobs, name)
     local free = dict.free_space()
     local result, problem, cards, count = write(jobs)
     if is_full(problem) then
@@ -184,25 +121,78 @@ function _M.fill(body, name, refuse)
         log_part(name, cards, count, free - dict.free_space())
     end
     ngx.log(ngx.NOTICE, name, ": ", #result.changed, " upstreams loaded")
-    return true
+    return true, cards == nil
 end
 
 
---- Fills the table from the file, as fill does. One that is damaged stays as it
--- is for a person to see, and the table stays empty.
--- @param path of the file
+local function sift(body, name, refuse)
+    local jobs, left_out = document.sift(body, refuse)
+    if not jobs then
+        give_up(name, left_out.pointer .. " " .. left_out.detail)
+        return nil
+    end
+    local lines = {}
+    for i, wrong in ipairs(left_out) do
+        lines[i] = "left out: " .. wrong.pointer .. " " .. wrong.detail
+    end
+    log_some(lines, name .. ": ")
+    return jobs
+end
+
+
+--- Fills the table, which must be empty. Of the document what is wrong is left
+-- out alone, and so is what does not fit: each upstream has as many of its
+-- peers as every other one before one of them has more.
+-- @param body what JSON gave
+-- @param name of where it is from, for the log
 -- @param refuse as document.sift takes it
-function _M.load(path, refuse)
+-- @return whether the table has it now
+function _M.fill(body, name, refuse)
+    local jobs = sift(body, name, refuse)
+    return jobs ~= nil and (fill(jobs, name))
+end
+
+
+-- @return jobs of the snapshot, or nil
+local function read_snapshot(path, refuse)
     local name = "reloadless: snapshot " .. path
-    local content, err = file.read(path, most_bytes)
+    local content, err = file.read(path, format.most_bytes)
     local body
     if content then
-        body, err = decode(content)
+        body, err = format.decode(content)
     end
     if body == nil then
-        return err and give_up(name, err)
+        return err and give_up(name, err) or nil
     end
-    _M.fill(body, name, refuse)
+    return sift(body, name, refuse)
+end
+
+
+--- Fills the table from the files, as fill does. A snapshot that is damaged
+-- stays as it is for a person to see, and nothing comes from it.
+-- @param snapshot path of the snapshot, or nil
+-- @param kept path of the state file, or nil
+-- @param refuse as document.sift takes it
+function _M.load(snapshot, kept, refuse)
+    local jobs = snapshot and read_snapshot(snapshot, refuse)
+    local said, wrong = state.load(refuse)
+    if not jobs and #said == 0 and #wrong == 0 then
+        return
+    end
+
+    log_some(wrong, "reloadless: state " .. tostring(kept) .. ": ")
+    local is_loaded, is_whole = true, true
+    if jobs or #said > 0 then
+        is_loaded, is_whole = fill(state.over(jobs or {}, said, ngx.time()),
+                                   snapshot and jobs
+                                   and "reloadless: snapshot " .. snapshot
+                                   or "reloadless: state " .. kept)
+    end
+    if #wrong > 0 or #said > 0 and not (is_loaded and is_whole) then
+        state.keep_aside()
+    else
+        dict.set_saved(dict.kept())
+    end
 end
 
 

@@ -14,6 +14,8 @@
 --   h:…+<n>, c:…+<n>      piece n, from 2 on, of a long head or chunk
 --   next_end              when the first override ends, epoch seconds, or
 --                         infinite
+--   kept, saved           the version of the last change of what people have
+--                         said, and that which the state file has of it
 --   lock                  process id of the worker that writes
 --   steal:<id>            that of the one that takes the lock of a dead one
 --   a:<owner>, w:<owner>  the agent that has the lease, and the last one that
@@ -255,12 +257,15 @@ end
 -- @param changes as stage.change gives them
 -- @param version that the table has then
 -- @param source "snapshot" or "admin"
+-- @return whether it changes what people have said
 function _M.publish(changes, version, source)
+    local is_kept = false
     -- first: one that is too early costs a look, one that is lost an end
     for _, staged in ipairs(changes) do
         if (staged.next_end or huge) < dict:get("next_end") then
             dict:set("next_end", staged.next_end)
         end
+        is_kept = is_kept or staged.is_kept
     end
     for _, staged in ipairs(changes) do
         if staged.gone then
@@ -271,7 +276,30 @@ function _M.publish(changes, version, source)
     end
     dict:set("source", source == "snapshot" and 2 or 3)
     dict:set("updated_at", ngx.time())
+    if is_kept then
+        dict:set("kept", version)
+    end
     dict:set("version", version)
+    return is_kept
+end
+
+
+--- The version of the last change of what people have said: of the upstreams
+-- made by hand, or of overrides.
+function _M.kept()
+    return dict:get("kept")
+end
+
+
+--- The version up to which the state file has it.
+function _M.saved()
+    return dict:get("saved")
+end
+
+
+--- Says up to which version the state file has it.
+function _M.set_saved(version)
+    dict:set("saved", version)
 end
 
 
@@ -299,7 +327,7 @@ function _M.mend(named)
             dict:delete(key)
         end
     end
-    dict:incr("version", 1)
+    dict:set("kept", dict:incr("version", 1))
 end
 
 
@@ -369,6 +397,9 @@ function _M.init()
 
     -- older Lua has no overrides
     dict:safe_add("next_end", huge)
+    -- nor does it say what is kept: all may be
+    dict:safe_add("kept", dict:get("version"))
+    dict:safe_add("saved", 0)
     return dict:get("version") == 0
 end
 

@@ -1,11 +1,15 @@
--- The table as a JSON document, for GET /v1/upstreams.
+-- The table as a JSON document, for GET /v1/upstreams, and of it what the state
+-- file keeps.
 
 local dict = require("reloadless.table.dict")
+local json = require("reloadless.table.json")
 local lock = require("reloadless.table.lock")
 local pause = require("reloadless.shared.pause")
 local reader = require("reloadless.table.read")
 
+local concat = table.concat
 local ipairs = ipairs
+local next = next
 local sub = string.sub
 
 local _M = {}
@@ -83,6 +87,40 @@ function _M.json(name)
         pieces = name and read[name] or joined(found.names, read),
         version = found.version,
     }
+end
+
+
+-- @return what of an upstream people have said, as JSON, or nil for nothing
+local function said_of(name)
+    local head = reader.head(name)
+    local settings = head and json.decode(head.settings)
+    if not settings then
+        return nil
+    end
+    local overrides = settings.overrides
+    settings.overrides = nil
+    if settings.owner or overrides and head.peers == 0 and not next(settings)
+    then
+        return overrides and json.encode_settings({ overrides = overrides })
+    end
+    local pieces = pieces_of(name)
+    return pieces and concat(pieces)
+end
+
+
+--- What people have said: upstreams made by hand as they are, and of others
+-- their overrides alone.
+-- @return a document as JSON
+function _M.by_hand()
+    local all = {}
+    for _, name in ipairs(dict.names()) do
+        local text = said_of(name)
+        if text then
+            all[#all + 1] = '"' .. name .. '":' .. text
+        end
+        pause.after(text and 10 or 1)
+    end
+    return '{"upstreams":{' .. concat(all, ",") .. "}}"
 end
 
 

@@ -3,6 +3,7 @@
 -- the fields of a peer beside their end and who said why. Pure.
 
 local fields = require("reloadless.table.fields")
+local json = require("reloadless.table.json")
 
 local huge = math.huge
 local ipairs = ipairs
@@ -65,6 +66,23 @@ function _M.count(settings)
         count = count + 1
     end
     return count
+end
+
+
+--- @param before an upstream's settings, or nil when there was none
+-- @param after its settings now, or nil when there is none
+-- @return whether a change of it changes what people have said: any of an
+--   upstream made by hand, of an agent's that of its overrides
+function _M.is_kept(before, after)
+    if before and not before.owner or after and not after.owner then
+        return true
+    end
+    local function text(settings)
+        return json.encode_settings({
+            overrides = settings and settings.overrides,
+        })
+    end
+    return text(before) ~= text(after)
 end
 
 

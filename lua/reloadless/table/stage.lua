@@ -255,6 +255,7 @@ end
 local function remove(name, head)
     local staged = new_stage(name)
     staged.gone, staged.added = true, -1 - head.peers
+    staged.is_kept = overrides.is_kept(json.decode(head.settings), nil)
     drop_head(staged, name, head)
     return staged
 end
@@ -265,7 +266,8 @@ end
 -- @param job as writer.write takes it
 -- @param version that the table will have
 -- @return { name =, gone = true when the upstream goes, next_end = when the
---   first of its overrides ends, add = { texts by key },
+--   first of its overrides ends, is_kept = whether it changes what people
+--   have said, add = { texts by key },
 --   drop = { keys that are old once it is published }, added = peers more than
 --   before, a new upstream counted as one, fresh = peers that are new, takes
 --   and frees = the bytes of add and of drop }, or nil when it changes nothing
@@ -277,10 +279,8 @@ function _M.change(job, version)
         return head and remove(name, head)
     end
 
-    local base = {}
-    if head and not job.replace then
-        base = json.decode(head.settings)
-    end
+    local before = head and json.decode(head.settings)
+    local base = not job.replace and before or {}
     local settings = document.merge(base, value)
     if not overrides.settle(settings, ngx.time()) and base.overrides
        and not next(settings) and head.peers == 0 and not value.peers
@@ -296,6 +296,7 @@ function _M.change(job, version)
                                 version)
     if staged then
         staged.next_end = overrides.next_end(settings)
+        staged.is_kept = overrides.is_kept(before, settings)
     end
     return staged
 end

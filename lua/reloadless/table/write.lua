@@ -157,7 +157,7 @@ local function write(jobs, options)
     for i, staged in ipairs(changes) do
         changed[i] = staged.name
     end
-    dict.publish(changes, version, options.source)
+    local is_kept = dict.publish(changes, version, options.source)
 
     for _, staged in ipairs(changes) do
         for _, key in ipairs(staged.drop) do
@@ -167,7 +167,7 @@ local function write(jobs, options)
     end
 
     sort(changed)
-    return { version = version, changed = changed }
+    return { version = version, changed = changed, is_kept = is_kept }
 end
 
 
@@ -216,8 +216,8 @@ end
 --   source = "snapshot" or "admin";
 --   is_trial = true to change nothing and see whether it would fit; the result
 --   then has the free_space that it would leave }
--- @return { version =, changed = { names } }; version has not moved when
---   changed is empty
+-- @return { version =, changed = { names }, is_kept = whether what people have
+--   said is among it }; version has not moved when changed is empty
 -- @return nil, { status, detail, pointer }: 404, 412, 422, 503 or 507, when
 --   nothing has changed; or 500, when each upstream is as it was or is new
 function _M.write(jobs, options)
