@@ -7,7 +7,7 @@ import { isUpstreamName } from '../state/field-checks.ts';
 import { reason } from '../telemetry/log.ts';
 import { sleep } from '../util/backoff.ts';
 import { whyInvalid } from '../util/invalid.ts';
-import { clip, show } from '../util/text.ts';
+import { brief, clip, show } from '../util/text.ts';
 import { describeOverride } from './describe-override.ts';
 import type { Output } from './output.ts';
 import { retry } from './retry.ts';
@@ -120,9 +120,13 @@ async function sayTo(
   if (!isKnown) throw new Error(`${client.name}: ${missing(before, upstream, peer)}`);
   const patch = { overrides: { [peer]: said } };
   // No If-Match: what it says does not hang on what was there.
-  await retry(() => client.patchUpstream(upstream, patch, signal), signal);
+  const unsaved = await retry(() => client.patchUpstream(upstream, patch, signal), signal);
   const after = await retry(() => client.upstream(upstream, signal), signal);
   output.out(`${client.name}: ${peer} of ${upstream}: ${describe(after, peer)}`);
+  if (unsaved !== undefined) {
+    const why = brief(unsaved, 300);
+    output.err(`${client.name}: it is in force, but not saved: a restart loses it: ${why}`);
+  }
   if (after !== undefined && !Object.keys(after.peers).some((key) => serves(after, key))) {
     output.err(`${client.name}: ${upstream} has no peer that takes new requests`);
   }

@@ -36,8 +36,16 @@ export interface AdminClient {
   patch(patch: DocumentPatch, etag: string, signal: AbortSignal): Promise<string>;
   /** @returns one upstream; undefined when there is none of that name */
   upstream(name: string, signal: AbortSignal): Promise<Upstream | undefined>;
-  /** Patches one upstream, whatever the ETag is. */
-  patchUpstream(name: string, patch: UpstreamPatch, signal: AbortSignal): Promise<void>;
+  /**
+   * Patches one upstream, whatever the ETag is.
+   *
+   * @returns why a restart of nginx loses what it says by hand; undefined: none does, or that is not kept
+   */
+  patchUpstream(
+    name: string,
+    patch: UpstreamPatch,
+    signal: AbortSignal,
+  ): Promise<string | undefined>;
   status(signal: AbortSignal): Promise<unknown>;
   /** Costs the least, for the sake of `instances`. */
   ping(signal: AbortSignal): Promise<void>;
@@ -68,6 +76,8 @@ interface Answer {
   etag: string | undefined;
   /** Of the table, where the answer is not about it. */
   tableEtag: string | undefined;
+  /** Why what is said by hand is not on nginx's disk. */
+  unsaved: string | undefined;
   body: string;
 }
 
@@ -139,7 +149,9 @@ function createClient(config: TargetConfig, firstToken: string | undefined): Adm
       }
       const table = received['reloadless-table'];
       const tableEtag = typeof table === 'string' ? table : undefined;
-      return { status, etag: received.etag, tableEtag, body: answer.body };
+      const saved = received['reloadless-saved'];
+      const unsaved = typeof saved === 'string' ? saved.replace(/^no; /, '') : undefined;
+      return { status, etag: received.etag, tableEtag, unsaved, body: answer.body };
     } catch (error) {
       throw asAdminError(error, who);
     }
@@ -185,7 +197,9 @@ function createClient(config: TargetConfig, firstToken: string | undefined): Adm
     async patchUpstream(name, patch, signal) {
       const headers = { 'content-type': 'application/merge-patch+json' };
       const path = `/v1/upstreams/${name}`;
-      expectJson(await call('PATCH', path, signal, headers, JSON.stringify(patch)), who);
+      const answer = await call('PATCH', path, signal, headers, JSON.stringify(patch));
+      expectJson(answer, who);
+      return answer.unsaved;
     },
     async status(signal) {
       return expectJson(await call('GET', '/v1/status', signal), who);

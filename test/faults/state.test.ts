@@ -5,6 +5,7 @@ import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'n
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { crc32 } from 'node:zlib';
+import { reloadless } from '../stack/agent.ts';
 import { Backend } from '../stack/backend.ts';
 import { temporaryFolder } from '../stack/folder.ts';
 import { Nginx } from '../stack/nginx.ts';
@@ -179,10 +180,15 @@ test('what cannot be saved is in force, is said, and is saved later', async (t) 
   assert.match(String(again.headers['reloadless-saved']), /^no; /);
   const other = await patch({ upstreams: { web: { owner: 'a', peers: {} } } });
   assert.equal(other.headers['reloadless-saved'], undefined);
+  await patch({ upstreams: { web: { peers: { '10.0.0.5:80': {} } } } });
+  const said = await reloadless(['drain', 'web', '10.0.0.5:80', '--openresty', nginx.admin]);
+  assert.equal(said.code, 0);
+  assert.match(said.stderr, /: it is in force, but not saved: a restart loses it: .*denied/);
   assert.ok(/cannot be saved: /.test(nginx.errorLog));
   assert.ok(!existsSync(file));
   chmodSync(own, 0o777);
   await until('it is saved', async () => existsSync(file));
   await restart();
-  assert.deepEqual(Object.keys(await read()), ['mine']);
+  const { mine, web } = await read();
+  assert.deepEqual([mine?.peers, Object.keys(web?.overrides ?? {})], [{}, ['10.0.0.5:80']]);
 });
