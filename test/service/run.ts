@@ -123,7 +123,15 @@ async function check(): Promise<void> {
 
   await step('it holds what is needed, and nothing else', async () => {
     const list = (folder: string) => readdirSync(machine.path(`${installed}/${folder}`)).sort();
-    const expected = ['README.md', 'dist', 'lua', 'nginx', 'node_modules', 'package.json'];
+    const expected = [
+      'LICENSE',
+      'README.md',
+      'dist',
+      'lua',
+      'nginx',
+      'node_modules',
+      'package.json',
+    ];
     assert.deepEqual(list('.'), expected);
     assert.deepEqual(list('nginx'), ['nginx.conf', 'reloadless.conf', 'reloadless.service']);
     const dist = await machine.run(`cd ${installed}/dist && find . -type f`);
