@@ -11,6 +11,7 @@ import {
 import type { Endpoint } from '../config/address.ts';
 import type { ConsulConfig } from '../config/config.ts';
 import { sleep } from '../util/backoff.ts';
+import { createTurns } from '../util/turns.ts';
 import { connectHttp2, NoHttp2 } from './connect.ts';
 import {
   answeredError,
@@ -20,7 +21,6 @@ import {
   type RequestError,
   wasSilent,
 } from './error.ts';
-import { createGate } from './gate.ts';
 import { type Connection, createSessions, isEnding } from './sessions.ts';
 import type { SecureOptions } from './tls.ts';
 import { parseOrText, type Reply, type Request, type Wire } from './transport.ts';
@@ -109,7 +109,7 @@ export function createHttp2(
   const credentials = authorization(base);
   const sessions = createSessions(() => connectHttp2(base, secure), max_connections);
   const wait = sharedConnections(set, () => watches.followed);
-  const reads = createGate(mostReads);
+  const reads = createTurns(mostReads);
   /** Those of watches that Consul holds, or that wait to be sent. */
   const held = new Set<AbortController>();
   const roused = new Lost('asked anew');
@@ -243,13 +243,8 @@ export function createHttp2(
       if (request.isWatch) held.add(ending);
       const isRead = request.isWatch && request.held === 0;
       try {
-        if (!isRead) return await askInTime(request, signal, ending);
-        await reads.enter(ending.signal);
-        try {
-          return await askInTime(request, signal, ending);
-        } finally {
-          reads.leave();
-        }
+        const send = () => askInTime(request, signal, ending);
+        return await (isRead ? reads(send, ending.signal) : send());
       } catch (error) {
         if (!(error instanceof Lost)) throw error;
         if (error !== roused) await sleep(turn(), signal);

@@ -18,6 +18,7 @@ import { checkout } from '../stack/install.mjs';
 import { Nginx } from '../stack/nginx.ts';
 import { start, stop, until } from '../stack/process.ts';
 import { authorization, tokenFile } from '../stack/token.ts';
+import { perPath } from './routed.ts';
 import { percentile } from './statistics.ts';
 import { WideConsul } from './wide-consul.ts';
 
@@ -87,21 +88,7 @@ const nginx = await Nginx.start(join(folder, 'nginx'), {
     ],
     ['access_log off;', 'access_log logs/admin.log admin;'],
   ],
-  http: ({ port }) => `
-    upstream any {
-        server 127.0.0.1:1 down;
-        balancer_by_lua_block { require("reloadless").balance() }
-        keepalive 64;
-    }
-    server {
-        listen 127.0.0.1:${port};
-        location = /post { content_by_lua_block { ngx.req.read_body() ngx.exit(204) } }
-        location ~ ^/(?<reloadless_upstream>.+) {
-            proxy_pass http://any;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-        }
-    }`,
+  http: perPath,
 });
 const client = new Agent({ keepAlive: true });
 const log = join(folder, 'agent.log');
